@@ -1,0 +1,176 @@
+"""Open an ONNX model from a file or from memory, and refuse what is not one in a single clear line.
+
+External data stays on disk: the tensors of the returned model are lazy, so a model larger than memory opens in the
+time that its graph takes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError, EncodeError
+
+from graphprune.errors import ModelError
+from graphprune.frontends.onnx_check import check_model
+from graphprune.frontends.onnx_data import byte_size, check_extent, locate, tensors
+
+__all__ = ["SOURCE", "load"]
+
+SOURCE = "graphprune.source"
+"""Key in `model.graph.meta` under which the absolute path of the file that a model came from is kept."""
+
+MAX_PROTOBUF = 2**31 - 1
+
+SIGNATURES = (
+    (0, b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull` to fetch the model itself"),
+    (0, b"PK\x03\x04", "a zip archive or PyTorch checkpoint", "export the network with torch.onnx.export"),
+    (0, b"\x1f\x8b", "gzip-compressed", "decompress it first"),
+    (0, b"\x80\x02", "a Python pickle", "export the network with torch.onnx.export"),
+    (0, b"\x89HDF", "an HDF5 file", "convert the network with tf2onnx"),
+    (4, b"ORTM", "in ONNX Runtime's .ort format", "pass the .onnx file that it was made from"),
+    (4, b"TFL3", "a TensorFlow Lite model", "convert it with tf2onnx"),
+)
+
+
+def load(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> ir.Model:
+    """Return a checked model that the caller may change; the source is never changed and weights are not read.
+
+    Args:
+        source: a path, a decoded `onnx.ModelProto`, or an `onnx_ir.Model` (cloned; its tensors are shared).
+
+    Raises:
+        ModelError: the source cannot be read or is not a valid ONNX model; one line that names file, node or tensor.
+    """
+    if isinstance(source, ir.Model):
+        return _from_ir(source)
+    if isinstance(source, onnx.ModelProto):
+        if any(True for _ in _external(source)):
+            raise ModelError(
+                "the ModelProto refers to external data, but not to the folder it is in; pass the path of its file"
+            )
+        copy = onnx.ModelProto()
+        copy.CopyFrom(source)
+        return _from_proto(copy, "the ModelProto", Path())
+    path = Path(source)
+    model = _from_proto(_parse(path), path.name, Path(os.path.dirname(os.path.abspath(path))))
+    model.graph.meta[SOURCE] = os.path.abspath(path)
+    return model
+
+
+def _external(proto: onnx.ModelProto) -> list[str]:
+    return [tensor.name for tensor in proto.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    """Return the message in a file, decoded from a mapping so that the file is in memory only once."""
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise ModelError(f"{path}: it is a folder; pass the .onnx file in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelError(f"{path}: it is not a plain file; save the model to disk first")
+        if not status.st_size:
+            raise ModelError(f"{path}: the file is empty; fetch or export it again")
+        if status.st_size > MAX_PROTOBUF:
+            raise ModelError(
+                f"{path}: {status.st_size} bytes are more than a protobuf file can hold (2 GiB); "
+                "save the model with external data"
+            )
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            head = mapped[:512]
+            view = memoryview(mapped)
+            try:
+                proto = onnx.ModelProto()
+                proto.ParseFromString(view)  # type: ignore[arg-type]
+            except DecodeError as error:
+                raise ModelError(f"{path.name}: {_sniff(path, head)}") from error
+            finally:
+                view.release()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        if isinstance(error, FileNotFoundError):
+            raise ModelError(f"{path}: there is no such file; check the path") from error
+        raise ModelError(f"{path}: the file cannot be read ({reason}); check its permissions and the disk") from error
+    if not proto.HasField("graph"):
+        raise ModelError(f"{path.name}: {_sniff(path, head)}")
+    return proto
+
+
+def _sniff(path: Path, head: bytes) -> str:
+    """Return what a file that is no ONNX protobuf seems to be, and what to do about it."""
+    for offset, magic, what, remedy in SIGNATURES:
+        if head[offset : offset + len(magic)] == magic:
+            return f"it is {what}, not an ONNX model; {remedy}"
+    if path.suffix == ".safetensors":
+        return "it is a safetensors file, weights without a graph; export the network to ONNX"
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        text = head[: error.start].decode("utf-8") if error.start > len(head) - 4 else "\0"
+    if all(letter.isprintable() or letter in "\t\r\n" for letter in text):
+        return "it is a text file, not a binary ONNX model; convert it with onnx.save(onnx.load(path, format=...), ...)"
+    return "it is not an ONNX model, or it is truncated or damaged; fetch or export it again"
+
+
+def _from_proto(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.Model:
+    check_model(proto, where, folder)
+    try:
+        model = ir.from_proto(proto)
+    except Exception as error:
+        # The decoder raises whatever its fields trip over; only decoding is guarded this widely.
+        raise ModelError(f"{where}: the graph cannot be decoded ({_reason(error)}); export the model again") from error
+    if "ai.onnx" in model.opset_imports:
+        model.opset_imports[""] = model.opset_imports.pop("ai.onnx")
+    if folder is not None:
+        for graph in (model.graph, *(function.graph for function in model.functions.values())):
+            ir.external_data.set_base_dir(graph, folder)
+    for graph in model.graphs():
+        graph.sort()
+        for value in (*graph.inputs, *graph.outputs):
+            _forget_negative(value)
+        for node in graph:
+            for value in node.outputs:
+                _forget_negative(value)
+    return model
+
+
+def _forget_negative(value: ir.Value) -> None:
+    """Make the negative sizes that some exporters write for *unknown* unknown, as ONNX Runtime does."""
+    shape = value.shape
+    if shape is not None and any(isinstance(size, int) and size < 0 for size in shape):
+        value.shape = ir.Shape([None if isinstance(size, int) and size < 0 else size for size in shape])
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _from_ir(source: ir.Model) -> ir.Model:
+    """Return a clone of a model, checked as a message in which every tensor is replaced by its type and shape."""
+    where = "the model"
+    try:
+        model, outline = source.clone(), source.clone()
+        for graph in outline.graphs():
+            for name, value in graph.initializers.items():
+                if (tensor := value.const_value) is not None:
+                    value.const_value = ir.ExternalTensor(
+                        "-", None, None, tensor.dtype, shape=ir.Shape(tensor.shape), name=name
+                    )
+        proto = ir.to_proto(outline)
+    except (EncodeError, Exception) as error:
+        raise ModelError(f"{where} is inconsistent ({_reason(error)}); sort it and check its values") from error
+    check_model(proto, where, None)
+    for what, tensor in tensors(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            named = f"{where}: {what}"
+            path = locate(tensor.base_dir or os.getcwd(), os.fspath(tensor.location), named)
+            needed = byte_size(tensor.dtype, list(tensor.shape.numpy()))
+            check_extent(path, tensor.offset, tensor.length, needed, named)
+    return model
