@@ -1,0 +1,1 @@
+"""Where slim networks run, and how fast: one module per runtime."""

@@ -1,0 +1,150 @@
+"""Train the network that ships with graphprune, and write ``models/data/digits.onnx`` and ``digits_test.npz``.
+
+A residual CNN with squeeze-and-excitation and a concatenation of two branches, on scikit-learn's 8x8 digits; the test
+set is a stratified third that training never sees. About a minute on two cores::
+
+    pip install -e '.[torch]' scikit-learn
+    python examples/train_digits.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+from torch.nn import functional
+
+DATA = Path(__file__).resolve().parent.parent / "models" / "data"
+
+
+class Unit(nn.Sequential):
+    """Convolution, BatchNorm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        )
+
+
+class Residual(nn.Module):
+    """A bottleneck with squeeze-and-excitation, added to its input."""
+
+    def __init__(self, channels: int, hidden: int, squeezed: int) -> None:
+        super().__init__()
+        self.expand = Unit(channels, hidden)
+        self.project = nn.Conv2d(hidden, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.squeeze = nn.Conv2d(channels, squeezed, 1)
+        self.excite = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.project(self.expand(x)))
+        gate = functional.relu(self.squeeze(functional.adaptive_avg_pool2d(y, 1)))
+        return functional.relu(x + y * torch.sigmoid(self.excite(gate)))
+
+
+class Branches(nn.Module):
+    """A 1x1 and a 3x3 branch side by side, concatenated."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.narrow = Unit(inputs, outputs // 2, kernel=1)
+        self.wide = Unit(inputs, outputs // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.narrow(x), self.wide(x)], dim=1)
+
+
+class Digits(nn.Sequential):
+    """Logits of the ten digits from images of shape (n, 1, 8, 8) with pixels in [0, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Unit(1, 24),
+            Residual(24, 40, 8),
+            Branches(24, 48),
+            Unit(48, 40, stride=2),
+            Residual(40, 48, 8),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(40, 10),
+        )
+
+
+def shifted(images: Tensor) -> Tensor:
+    """Every image moved by at most one pixel in each direction, the border filled with zeros."""
+    n, _, height, width = images.shape
+    padded = functional.pad(images, (1, 1, 1, 1))
+    rows = torch.randint(3, (n, 1)) + torch.arange(height)
+    columns = torch.randint(3, (n, 1)) + torch.arange(width)
+    return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def train(images: Tensor, labels: Tensor, epochs: int) -> Digits:
+    """The trained network, in evaluation mode."""
+    model = Digits()
+    batch = 64
+    steps = epochs * (len(images) // batch)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
+    for epoch in range(epochs):
+        order = torch.randperm(len(images))
+        for start in range(0, len(order) - batch + 1, batch):
+            chosen = order[start : start + batch]
+            loss = functional.cross_entropy(model(shifted(images[chosen])), labels[chosen], label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        if epoch % 10 == 9:
+            print(f"epoch {epoch + 1}: loss {loss.item():.3f}")
+    return model.eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=DATA, help="folder to write to")
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    random.seed(arguments.seed)
+    torch.manual_seed(arguments.seed)
+
+    digits = load_digits()
+    images = (digits.images[:, None] / 16).astype(np.float32)
+    labels = digits.target.astype(np.int64)
+    train_images, test_images, train_labels, test_labels = train_test_split(
+        images, labels, test_size=600, stratify=labels, random_state=arguments.seed
+    )
+    model = train(torch.from_numpy(train_images), torch.from_numpy(train_labels), arguments.epochs)
+    with torch.no_grad():
+        correct = (model(torch.from_numpy(test_images)).argmax(1).numpy() == test_labels).mean()
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters} parameters, test accuracy {correct:.2%}")
+
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(arguments.output / "digits_test.npz", images=test_images, labels=test_labels)
+    torch.onnx.export(
+        model,
+        (torch.zeros(1, 1, 8, 8),),
+        arguments.output / "digits.onnx",
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_axes={"images": {0: "n"}, "logits": {0: "n"}},
+        opset_version=17,
+        do_constant_folding=False,
+        training=torch.onnx.TrainingMode.PRESERVE,  # keeps BatchNorm as a node of its own
+        dynamo=False,
+    )
+
+
+if __name__ == "__main__":
+    main()
