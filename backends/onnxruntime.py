@@ -47,8 +47,8 @@ def session(
 ) -> onnxruntime.InferenceSession:
     """An inference session; ``providers`` default to the CPU, ``threads`` to one per core.
 
-    Raises :class:`ModelError` where ONNX Runtime does not take the model, :class:`UsageError` where this build of it lacks
-    a provider.
+    Raises :class:`ModelError` where ONNX Runtime does not take the model, :class:`UsageError` where this build of it
+    lacks a provider.
     """
     chosen = list(providers) if providers is not None else ["CPUExecutionProvider"]
     available = onnxruntime.get_available_providers()

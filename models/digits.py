@@ -44,7 +44,8 @@ def digits_test() -> Labelled:
 def accuracy(model: str | os.PathLike[str] | onnxruntime.InferenceSession, data: Labelled) -> float:
     """The share of ``data`` whose label has the largest of the model's first output.
 
-    Raises :class:`ModelError` where the model cannot be loaded, or does not map one input of that shape to (n, classes).
+    Raises :class:`ModelError` where the model cannot be loaded, or does not map one input of that shape to scores of
+    shape (n, classes).
     """
     runnable = model if isinstance(model, onnxruntime.InferenceSession) else session(model)
     inputs = runnable.get_inputs()
