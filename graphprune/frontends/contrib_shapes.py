@@ -1,0 +1,247 @@
+"""Output shapes of the operators that exporters and ONNX Runtime add to the standard ones, as two tables.
+
+``STANDARD`` says which standard operator has the same output shape, on which of the operands. ``SHAPES`` writes the
+dimensions out, one output after the other, in this notation::
+
+    name*        all dimensions of the operand          3, ?            a constant, an unknown dimension
+    name[1]      one dimension, name[:2] a few          @attribute      an integer attribute, @attribute[1] of a list
+    name:4[1]    the same, if the operand has rank 4    a*b/c|d         arithmetic; `|` takes the first that is known
+    _            an output of unknown shape             <name>, <float> the element type: the operand's, or this one
+
+The element type is the first operand's unless the output says otherwise. Signatures:
+https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import onnx
+from onnx import defs, shape_inference
+
+from graphprune.frontends.shape_notation import Dim, Signature, parse
+
+__all__ = ["DOMAIN", "SHAPES", "STANDARD", "Like", "register", "translate"]
+
+DOMAIN = "graphprune.shapes"
+"""The private domain of the operators whose shapes come from ``SHAPES``."""
+
+_FOREIGN = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.contrib", ""})
+
+
+@dataclass(frozen=True, slots=True)
+class Like:
+    """The standard operator with the same output shape.
+
+    ``operands`` are the positions of its inputs among ours; ``every`` takes each third one and so on for variadic
+    ones; ``nhwc`` are the standard operands to move from channels-last to channels-first; ``element`` is the output's
+    element type where it differs.
+    """
+
+    op_type: str
+    operands: tuple[int, ...] = (0,)
+    every: int = 0
+    nhwc: tuple[int, ...] = ()
+    element: str = ""
+
+
+STANDARD: dict[str, Like] = {
+    "FusedConv": Like("Conv", (0, 1, 2)),
+    "FusedGemm": Like("Gemm", (0, 1, 2)),
+    "TransposeMatMul": Like("MatMul", (0, 1)),
+    "NhwcConv": Like("Conv", (0, 1, 2), nhwc=(0, 1)),
+    "NhwcFusedConv": Like("Conv", (0, 1, 2), nhwc=(0, 1)),
+    "NhwcMaxPool": Like("MaxPool", nhwc=(0,)),
+    "QLinearAdd": Like("Add", (0, 3)),
+    "QLinearMul": Like("Mul", (0, 3)),
+    "QLinearAveragePool": Like("AveragePool"),
+    "QLinearGlobalAveragePool": Like("GlobalAveragePool"),
+    "QLinearConcat": Like("Concat", (2,), every=3),
+    "QLinearReduceMean": Like("ReduceMean"),
+    "QLinearWhere": Like("Where", (0, 1, 4)),
+    "QGemm": Like("Gemm", (0, 3)),
+    "DynamicQuantizeMatMul": Like("MatMul", (0, 1)),
+    "MatMulInteger16": Like("MatMul", (0, 1), element="int32"),
+    "MatMulIntegerToFloat": Like("MatMul", (0, 1), element="float"),
+}
+
+SHAPES: dict[str, str] = {
+    # The same as the input.
+    "Gelu": "x -> x*",
+    "FastGelu": "x bias -> x*",
+    "QuickGelu": "x -> x*",
+    "BiasGelu": "x bias -> x*",
+    "BiasAdd": "x bias skip -> x*",
+    "BiasSoftmax": "data bias -> data*",
+    "QLinearSigmoid": "x -> x*",
+    "QLinearLeakyRelu": "x -> x*",
+    "QLinearSoftmax": "x -> x*",
+    "QuantizeLinear": "x scale zero -> <zero> x*",
+    "DequantizeLinear": "x scale zero -> <scale> x*",
+    "Inverse": "x -> x*",
+    "MoE": "x -> x*",
+    "QMoE": "x -> x*",
+    "GroupNorm": "x -> x*",
+    "SkipGroupNorm": "x gamma beta skip bias -> x*, x*",
+    "RotaryEmbedding": "x position cos sin -> x*",
+    "LayerNormalization": "x scale bias -> x*",
+    "SimplifiedLayerNormalization": "x scale -> x*",
+    "SkipLayerNormalization": "x skip gamma beta bias -> x*, _, _, x*",
+    "SkipSimplifiedLayerNormalization": "x skip gamma bias -> x*, _, _, x*",
+    "ConvTransposeWithDynamicPads": "x -> _",
+    # Contractions.
+    "MatMulNBits": "a b scales -> a[:-1] @N",
+    "MatMulBnb4": "a b absmax -> a[:-1] @N",
+    "MatMulFpQ4": "a b shape -> _",
+    "BiasSplitGelu": "x bias -> x[:-1] x[-1]/2",
+    "GatherBlockQuantized": "data indices scales -> <scales> indices* data[1:]",
+    # Attention.
+    "EmbedLayerNormalization": (
+        "ids segments words positions kinds gamma beta mask -> "
+        "<words> ids[0] ids[1] words[1], <int32> ids[0], <words> ids[0] ids[1] words[1]"
+    ),
+    "Attention": (
+        "x weights bias mask past -> x[:2] @qkv_hidden_sizes[2]|bias[0]/3|weights[1]/3, "
+        "2 x[0] @num_heads ? bias[0]/3/@num_heads|weights[1]/3/@num_heads"
+    ),
+    "QAttention": (
+        "x weights bias xs ws mask xz wz past -> <bias> x[:2] bias[0]/3, "
+        "<bias> 2 x[0] @num_heads ? bias[0]/3/@num_heads"
+    ),
+    "MultiHeadAttention": (
+        "query key value bias -> "
+        "query[0] query[1] value:3[2]|value:4[1]*value:4[3]|key:5[2]*key:5[4]|query:5[2]*query:5[4], "
+        "query[0] @num_heads key:4[2]|? query:3[2]/@num_heads|query:5[4], "
+        "query[0] @num_heads value:4[2]|? value:3[2]/@num_heads|value:4[3]|key:5[4]|query:5[4]"
+    ),
+    "DecoderMaskedMultiHeadAttention": (
+        "query key value -> query[0] query[1] value:3[2]|value:4[1]*value:4[3]|query[2], "
+        "query[0] @num_heads ? query[2]/@num_heads, query[0] @num_heads ? query[2]/@num_heads"
+    ),
+    "GroupQueryAttention": (
+        "query key value past_key past_value -> "
+        "query[0] query[1] @num_heads*past_key[3]|key[2]*@num_heads/@kv_num_heads, "
+        "query[0] @kv_num_heads ? past_key[3]|key[2]/@kv_num_heads, "
+        "query[0] @kv_num_heads ? past_value[3]|value[2]/@kv_num_heads"
+    ),
+    "PackedAttention": "x weights bias -> x[0] @qkv_hidden_sizes[2]|bias[0]/3|weights[1]/3",
+    "PackedMultiHeadAttention": "query key value -> query[0] value:2[1]|query:4[1]*query:4[3]",
+    "GatedRelativePositionBias": "x weight bias eco tokens -> x[0] @num_heads x[1] x[1]",
+    "RemovePadding": "x lengths -> ? x[2]",
+    "RestorePadding": "x offsets -> offsets[0] offsets[1] x[1]",
+}
+
+
+def translate(node: onnx.NodeProto, opset: int) -> list[onnx.NodeProto]:
+    """Return standard or private nodes with the output shapes of ``node``; a standard node comes back as it is."""
+    if node.domain not in _FOREIGN or (node.domain == "" and _is_standard(node.op_type, opset)):
+        return [node]
+    if node.op_type == "FusedMatMul":
+        return _fused_matmul(node)
+    if (like := STANDARD.get(node.op_type)) is not None:
+        return _like(node, like)
+    if node.op_type in SHAPES:
+        node.domain = DOMAIN
+    return [node]
+
+
+@cache
+def register() -> None:
+    """Make ONNX know the shape functions of ``SHAPES``, in our private domain."""
+    option = defs.OpSchema.FormalParameterOption.Variadic
+    operands = defs.OpSchema.FormalParameter("x", "T", param_option=option, is_homogeneous=False, min_arity=0)
+    results = defs.OpSchema.FormalParameter("y", "T", param_option=option, is_homogeneous=False, min_arity=0)
+    types = [("T", ["tensor(float)"], "")]
+    for name, line in SHAPES.items():
+        schema = defs.OpSchema(name, DOMAIN, 1, inputs=[operands], outputs=[results], type_constraints=types)
+        schema.set_type_and_shape_inference_function(_function(parse(line)))
+        defs.register_schema(schema)
+
+
+@cache
+def _is_standard(op_type: str, opset: int) -> bool:
+    return defs.has(op_type, opset, "")
+
+
+@cache
+def _attributes(op_type: str) -> frozenset[str]:
+    return frozenset(defs.get_schema(op_type).attributes)
+
+
+def _like(node: onnx.NodeProto, like: Like) -> list[onnx.NodeProto]:
+    """Return the standard node that ``like`` names, with moves to channels-first and a cast around it if due."""
+    positions = range(like.operands[0], len(node.input), like.every) if like.every else like.operands
+    inputs = [node.input[position] for position in positions if position < len(node.input)]
+    output = node.output[0]
+    last = any(attribute.name == "channels_last" and attribute.i for attribute in node.attribute)
+    moved = like.nhwc or ((0,) if last else ())
+    nodes: list[onnx.NodeProto] = []
+    for position in moved:
+        nodes.append(_node("Transpose", [inputs[position]], f"{output}.nchw{position}", perm=[0, 3, 1, 2]))
+        inputs[position] = nodes[-1].output[0]
+    result = f"{output}.{like.op_type}" if moved or like.element else output
+    attributes = [attribute for attribute in node.attribute if attribute.name in _attributes(like.op_type)]
+    nodes.append(_node(like.op_type, inputs, result))
+    nodes[-1].attribute.extend(attributes)
+    if moved:
+        nodes.append(_node("Transpose", [result], output, perm=[0, 2, 3, 1]))
+    elif like.element:
+        nodes.append(_node("Cast", [result], output, to=onnx.TensorProto.DataType.Value(like.element.upper())))
+    return nodes
+
+
+def _fused_matmul(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return the Einsum that a FusedMatMul with its four transpositions is."""
+    flag = {attribute.name: bool(attribute.i) for attribute in node.attribute}
+    left = _operand("ik", flag.get("transA", False), flag.get("transBatchA", False))
+    right = _operand("kj", flag.get("transB", False), flag.get("transBatchB", False))
+    return [_node("Einsum", list(node.input), node.output[0], equation=f"{left},{right}->...ij")]
+
+
+def _operand(letters: str, swapped: bool, outer: bool) -> str:
+    """Spell a matrix operand: ``outer`` keeps its first letter in front of the batch dimensions."""
+    first, second = reversed(letters) if swapped else letters
+    return f"{first}...{second}" if outer else f"...{first}{second}"
+
+
+def _node(op_type: str, inputs: list[str], output: str, **attributes: object) -> onnx.NodeProto:
+    return onnx.helper.make_node(op_type, inputs, [output], **attributes)
+
+
+def _function(signature: Signature) -> Callable[[shape_inference.InferenceContext], None]:
+    """Return the ONNX inference callback of one row of ``SHAPES``."""
+
+    def infer(context: shape_inference.InferenceContext) -> None:
+        shapes: dict[str, list[Dim]] = {}
+        elements: dict[str, int] = {}
+        for position, name in enumerate(signature.operands):
+            if position >= context.get_num_inputs():
+                break
+            found = context.get_input_type(position) if context.has_input(position) else None
+            if found is None or not found.HasField("tensor_type"):
+                continue
+            elements[name] = found.tensor_type.elem_type
+            if found.tensor_type.HasField("shape"):
+                shapes[name] = [_dim(dim) for dim in found.tensor_type.shape.dim]
+
+        def attribute(name: str) -> int | list[int] | None:
+            found = context.get_attribute(name)
+            if found is None:
+                return None
+            return list(found.ints) if found.type == onnx.AttributeProto.INTS else int(found.i)
+
+        for position, output in enumerate(signature.outputs[: context.get_num_outputs()]):
+            dims = signature.shape(output, shapes, attribute)
+            element = elements.get(output.element or signature.operands[0])
+            if element is None and output.element.upper() in onnx.TensorProto.DataType.keys():
+                element = onnx.TensorProto.DataType.Value(output.element.upper())
+            if element is not None:
+                context.set_output_type(position, onnx.helper.make_tensor_type_proto(element, dims))
+
+    return infer
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    return dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None)

@@ -1,0 +1,199 @@
+"""Shapes and types of every value of an ONNX model, without reading a weight.
+
+ONNX's own inference (with data propagation) runs on a *slim* copy of the graph in which large initializers are
+mere types. Operators outside the standard are renamed into a private domain whose shape functions come from the
+tables of :mod:`graphprune.frontends.contrib_shapes`, so one run covers chains that mix both, in any nesting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx
+import onnx_ir as ir
+from onnx import shape_inference
+
+from graphprune.errors import ModelError
+from graphprune.frontends.onnx_slim import INVENTED_PREFIX, slim_proto
+
+__all__ = ["clear_shapes", "infer_shapes"]
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Fill ``shape`` and ``type`` of as many values of ``model`` as possible, in place, subgraphs included.
+
+    Symbolic names come from the graph's inputs only; a dimension that nothing determines stays unnamed. Shapes
+    already stored on values are believed where inference finds nothing, unless any of them contradicts it (as after
+    somebody edited the batch size of the inputs alone).
+
+    Raises:
+        ModelError: when ONNX's inference rejects the graph as a whole.
+    """
+    fill_constants(model)
+    names = _declared_names(model)
+    inferred = _run(model, stored={})
+    stored = _stored(model, inferred, names)
+    if stored:
+        inferred = _run(model, stored)
+    for value, type_proto in inferred.items():
+        _assign(value, type_proto, names)
+
+
+def clear_shapes(model: ir.Model) -> None:
+    """Forget every inferred shape: all but those of graph inputs, graph outputs and initializers."""
+    for graph in model.graphs():
+        kept = {id(value) for value in (*graph.inputs, *graph.outputs)}
+        for node in graph:
+            for output in node.outputs:
+                if id(output) not in kept:
+                    output.shape = None
+
+
+def fill_constants(model: ir.Model) -> None:
+    """Give each initializer the shape and type of its tensor; neither is ever in doubt."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None:
+                if value.shape is None or list(value.shape) != list(tensor.shape):
+                    value.shape = ir.Shape(tensor.shape)
+                if value.type is None or value.dtype != tensor.dtype:
+                    value.type = ir.TensorType(tensor.dtype)
+
+
+def _run(model: ir.Model, stored: dict[str, onnx.TypeProto]) -> dict[ir.Value, onnx.TypeProto]:
+    """Return the types that ONNX's inference finds, by value; ``stored`` are extra facts by value name."""
+    proto = slim_proto(model, stored)
+    try:
+        result = shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"ONNX shape inference rejects the graph: {reason[:300]}") from error
+    return dict(_pairs(model.graph, result.graph))
+
+
+def _pairs(graph: ir.Graph, proto: onnx.GraphProto) -> Iterator[tuple[ir.Value, onnx.TypeProto]]:
+    """Yield each value of ``graph`` and its subgraphs with its inferred type."""
+    types = {info.name: info.type for info in (*proto.value_info, *proto.output, *proto.input)}
+    values: Iterable[ir.Value] = (*graph.inputs, *(output for node in graph for output in node.outputs))
+    for value in values:
+        if value.name and value.name in types:
+            yield value, types[value.name]
+    bodies = (attribute for node in proto.node for attribute in node.attribute)
+    protos = [body for attribute in bodies for body in (*([attribute.g] if attribute.HasField("g") else ()),
+                                                        *attribute.graphs)]
+    for subgraph, body in zip(_bodies(graph), protos, strict=True):
+        yield from _pairs(subgraph, body)
+
+
+def _bodies(graph: ir.Graph) -> Iterator[ir.Graph]:
+    """Yield the direct subgraphs of ``graph`` in reading order."""
+    for node in graph:
+        for attribute in node.attributes.values():
+            if attribute.is_ref():
+                continue
+            if attribute.type == ir.AttributeType.GRAPH:
+                yield attribute.as_graph()
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                yield from attribute.as_graphs()
+
+
+def _declared_names(model: ir.Model) -> set[str]:
+    """Return the symbolic names that the model itself spells: on inputs, outputs and stored shapes."""
+    names: set[str] = set()
+    for graph in model.graphs():
+        values = (*graph.inputs, *graph.outputs, *(output for node in graph for output in node.outputs))
+        for value in values:
+            for dim in value.shape or ():
+                if isinstance(dim, ir.SymbolicDim) and dim.value:
+                    names.add(dim.value)
+    return names
+
+
+def _stored(
+    model: ir.Model, inferred: dict[ir.Value, onnx.TypeProto], names: set[str]
+) -> dict[str, onnx.TypeProto]:
+    """Return the stored shapes that add to the inferred ones, by value name; none if any contradicts them."""
+    interface = {dim for value in model.graph.inputs for dim in _dims_of(value)}
+    seeds: dict[str, onnx.TypeProto] = {}
+    for graph in model.graphs():
+        for node in graph:
+            for value in node.outputs:
+                if value.shape is None or value.type is None or not value.name:
+                    continue
+                found = _shape(inferred.get(value))
+                if found is None:
+                    adds = True
+                elif len(found) != len(value.shape):
+                    return {}
+                else:
+                    adds = False
+                    for here, there in zip(value.shape, found, strict=True):
+                        known = isinstance(here, int) or here.value is not None
+                        if isinstance(there, str) and there in interface and isinstance(here, int):
+                            return {}
+                        if isinstance(there, int) and isinstance(here, int) and here != there:
+                            return {}
+                        vague = there is None or (isinstance(there, str) and there not in names)
+                        adds = adds or (known and vague)
+                if adds:
+                    info = onnx.ValueInfoProto()
+                    ir.serde.serialize_value_into(info, value)
+                    seeds[value.name] = info.type
+    return seeds
+
+
+def _dims_of(value: ir.Value) -> Iterator[str]:
+    for dim in value.shape or ():
+        if isinstance(dim, ir.SymbolicDim) and dim.value:
+            yield dim.value
+
+
+def _shape(proto: onnx.TypeProto | None) -> list[int | str | None] | None:
+    """Return the dims of a tensor type (int, name or None), or None when the rank is unknown."""
+    if proto is None or not proto.HasField("tensor_type") or not proto.tensor_type.HasField("shape"):
+        return None
+    return [
+        dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None) for dim in proto.tensor_type.shape.dim
+    ]
+
+
+def _assign(value: ir.Value, proto: onnx.TypeProto, names: set[str]) -> None:
+    """Write an inferred type into ``value``, dropping the dimension names that inference invented."""
+    if not proto.WhichOneof("value"):
+        return
+    elem = ir.serde.deserialize_type_proto_for_type(proto)
+    if elem is not None and (value.type is None or value.type != elem) and _typed(proto):
+        value.type = elem
+    if value.is_initializer():
+        return
+    dims = _shape(proto)
+    if dims is None:
+        return
+    if value.shape is not None and len(value.shape) == len(dims):
+        _refine(value, dims, names)
+        return
+    value.shape = ir.Shape([_dim(dim, names) for dim in dims])
+
+
+def _refine(value: ir.Value, dims: list[int | str | None], names: set[str]) -> None:
+    """Replace the dims of ``value`` that inference knows better; graph inputs keep what they declare."""
+    assert value.shape is not None
+    merged = [
+        here if (there is None or isinstance(there, ir.SymbolicDim) and there.value is None) else there
+        for here, there in zip(value.shape, (_dim(dim, names) for dim in dims), strict=True)
+    ]
+    if merged != list(value.shape) and not value.is_graph_input():
+        value.shape = ir.Shape(merged)
+
+
+def _dim(dim: int | str | None, names: set[str]) -> int | ir.SymbolicDim:
+    if isinstance(dim, int):
+        return dim
+    invented = dim is None or (dim.startswith(INVENTED_PREFIX) and dim not in names)
+    return ir.SymbolicDim(None if invented else dim)
+
+
+def _typed(proto: onnx.TypeProto) -> bool:
+    """Return whether the tensor type names an element type."""
+    return not proto.HasField("tensor_type") or proto.tensor_type.elem_type != onnx.TensorProto.UNDEFINED

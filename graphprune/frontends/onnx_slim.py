@@ -1,0 +1,114 @@
+"""A copy of an ONNX graph that carries types but no weights, for ONNX's shape inference."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from graphprune.frontends import contrib_shapes
+
+__all__ = ["INVENTED_PREFIX", "slim_proto"]
+
+INVENTED_PREFIX = "unk__"
+"""How ONNX's inference names the dimensions that it makes up."""
+
+_DATA_LIMIT = 128
+"""Constants of at most this many elements travel along, since shapes are computed from them."""
+
+
+def slim_proto(model: ir.Model, stored: dict[str, onnx.TypeProto]) -> onnx.ModelProto:
+    """Return ``model`` as a proto fit for shape inference: big tensors as types, foreign operators translated.
+
+    Args:
+        model: the model; not changed, and no big tensor of it is read.
+        stored: types to state for values by name, besides those that inference will find.
+    """
+    contrib_shapes.register()
+    proto = onnx.ModelProto(ir_version=max(model.ir_version, 4))
+    for domain, version in model.opset_imports.items():
+        proto.opset_import.add(domain=domain, version=version)
+    proto.opset_import.add(domain=contrib_shapes.DOMAIN, version=1)
+    local = {(identifier[0], identifier[1]) for identifier in model.functions}
+    _write_graph(model.graph, proto.graph, stored, model.opset_imports.get("", 1), local)
+    for function in model.functions.values():
+        proto.functions.append(ir.serde.serialize_function(function))
+    return proto
+
+
+def _write_graph(
+    graph: ir.Graph,
+    proto: onnx.GraphProto,
+    stored: dict[str, onnx.TypeProto],
+    opset: int,
+    local: set[tuple[str, str]],
+) -> None:
+    proto.name = graph.name or "graph"
+    for value in graph.inputs:
+        _write_type(proto.input.add(), value)
+    for value in graph.outputs:
+        _write_type(proto.output.add(), value)
+    inputs = {id(value) for value in graph.inputs}
+    for value in graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.size <= _DATA_LIMIT:
+            added = proto.initializer.add()
+            ir.serde.serialize_tensor_into(added, tensor)
+            added.name = value.name or ""
+        elif id(value) not in inputs:
+            _write_type(proto.value_info.add(), value)
+    for node in graph:
+        if node.op_type == "Constant" and node.domain == "" and _write_big_constant(node, proto):
+            continue
+        _write_node(node, proto, stored, opset, local)
+
+
+def _write_type(info: onnx.ValueInfoProto, value: ir.Value) -> None:
+    info.name = value.name or ""
+    if value.type is not None:
+        ir.serde.serialize_type_into(info.type, value.type)
+        if value.shape is not None:
+            ir.serde.serialize_shape_into(info.type, value.shape)
+
+
+def _write_big_constant(node: ir.Node, proto: onnx.GraphProto) -> bool:
+    """State the type of a Constant node's big tensor instead of the node; returns False when it is small."""
+    attribute = node.attributes.get("value")
+    if attribute is None or attribute.is_ref() or attribute.type != ir.AttributeType.TENSOR:
+        return False
+    tensor = attribute.as_tensor()
+    if tensor.size <= _DATA_LIMIT:
+        return False
+    info = proto.value_info.add(name=node.outputs[0].name or "")
+    info.type.tensor_type.elem_type = int(tensor.dtype)
+    for dim in tensor.shape:
+        info.type.tensor_type.shape.dim.add(dim_value=int(dim))
+    return True
+
+
+def _write_node(
+    node: ir.Node,
+    proto: onnx.GraphProto,
+    stored: dict[str, onnx.TypeProto],
+    opset: int,
+    local: set[tuple[str, str]],
+) -> None:
+    copy = onnx.NodeProto(op_type=node.op_type, domain=node.domain)
+    copy.input.extend(value.name or "" if value is not None else "" for value in node.inputs)
+    copy.output.extend(value.name or "" for value in node.outputs)
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            copy.attribute.append(ir.serde.serialize_attribute(attribute))
+        elif attribute.type == ir.AttributeType.GRAPH:
+            added = copy.attribute.add(name=attribute.name, type=onnx.AttributeProto.GRAPH)
+            _write_graph(attribute.as_graph(), added.g, stored, opset, local)
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            added = copy.attribute.add(name=attribute.name, type=onnx.AttributeProto.GRAPHS)
+            for graph in attribute.as_graphs():
+                _write_graph(graph, added.graphs.add(), stored, opset, local)
+        else:
+            copy.attribute.append(ir.serde.serialize_attribute(attribute))
+    foreign = (node.domain, node.op_type) not in local
+    proto.node.extend(contrib_shapes.translate(copy, opset) if foreign else [copy])
+    for value in node.outputs:
+        if value.name and value.name in stored:
+            proto.value_info.add(name=value.name, type=stored[value.name])
