@@ -30,7 +30,7 @@ MAX_ELEMENTS = 1 << 48
 MAX_RANK = 64
 EXPORT = "export the model again"
 
-TYPED_FIELDS = {
+TYPED_FIELDS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float_data",
     onnx.TensorProto.COMPLEX64: "float_data",
     onnx.TensorProto.DOUBLE: "double_data",
@@ -97,7 +97,7 @@ def check_model(proto: onnx.ModelProto, where: str, folder: Path | None) -> None
 
 def _opsets(imports: Iterable[onnx.OperatorSetIdProto], where: str) -> dict[str, int]:
     """Return the operator set version of each domain, `ai.onnx` written as the empty string."""
-    newest = {schema_domain: version for (schema_domain, version) in _known_opsets().items()}
+    newest = {"": onnx.defs.onnx_opset_version(), "ai.onnx.ml": onnx.defs.onnx_ml_opset_version()}
     opsets: dict[str, int] = {}
     for entry in imports:
         domain = "" if entry.domain == "ai.onnx" else entry.domain
@@ -112,14 +112,12 @@ def _opsets(imports: Iterable[onnx.OperatorSetIdProto], where: str) -> dict[str,
     return opsets
 
 
-def _known_opsets() -> dict[str, int]:
-    return {"": onnx.defs.onnx_opset_version(), "ai.onnx.ml": onnx.defs.onnx_ml_opset_version()}
-
-
 def _text(scope: Scope, what: str, *texts: object) -> None:
     """Check that strings are text: the decoder hands out bytes where a string is not valid UTF-8."""
     if any(isinstance(text, bytes) for text in texts):
-        raise scope.fail(f"{what} holds a name that is not valid UTF-8, so the file is damaged", "fetch or export it again")
+        raise scope.fail(
+            f"{what} holds a name that is not valid UTF-8, so the file is damaged", "fetch or export it again"
+        )
 
 
 def _check_graph(scope: Scope, graph: onnx.GraphProto, name: str) -> set[str]:
@@ -275,9 +273,7 @@ def _check_tensor(scope: Scope, what: str, tensor: onnx.TensorProto) -> None:
         raise scope.fail(f"{what} of shape {dims} and type {dtype.name} needs {needed} {unit} but has {found}")
 
 
-def _check_external(
-    scope: Scope, what: str, tensor: onnx.TensorProto, dtype: ir.DataType, dims: list[int]
-) -> None:
+def _check_external(scope: Scope, what: str, tensor: onnx.TensorProto, dtype: ir.DataType, dims: list[int]) -> None:
     if dtype == ir.DataType.STRING:
         raise scope.fail(f"{what} holds strings as external data, which ONNX forbids")
     entries = {entry.key: entry.value for entry in tensor.external_data}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from graphprune.errors import ModelError
 
-__all__ = ["byte_size", "check_extent", "check_finite", "chunks", "locate", "tensors"]
+__all__ = ["byte_size", "check_extent", "check_finite", "chunks", "graphs", "locate", "root_cause", "tensors"]
 
 CHUNK_BYTES = 1 << 24
 
@@ -37,7 +37,7 @@ def locate(folder: str | os.PathLike[str], location: str, what: str) -> Path:
         what: names file and tensor in the message.
 
     Raises:
-        ModelError: the path is empty or absolute, leaves the folder (also through a symbolic link), or is no plain file.
+        ModelError: the path is empty or absolute, leaves the folder (also by a symbolic link), or is no plain file.
     """
     if not location or "\0" in location:
         raise ModelError(f"{what}: its external data names no file; export the model again")
@@ -83,22 +83,35 @@ def check_extent(path: Path, offset: int | None, length: int | None, needed: int
         )
 
 
+def root_cause(error: BaseException) -> str:
+    """Return the first failure behind an error as one short line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def graphs(model: ir.Model) -> Iterator[ir.Graph]:
+    """Yield every graph that stores tensors: the main graph, the bodies of functions, and all graphs in their nodes."""
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        yield graph
+        yield from graph.subgraphs()
+
+
 def tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
     """Yield every stored tensor with the name to call it by: initializers of all graphs, then node attributes."""
-    for graph in model.graphs():
+    for graph in graphs(model):
         for name, value in graph.initializers.items():
             if value.const_value is not None:
                 yield f"initializer '{name}'", value.const_value
-    for graph in (model.graph, *model.functions.values()):
-        for node in ir.traversal.RecursiveGraphIterator(graph):
+        for node in graph:
             for attribute in node.attributes.values():
+                what = f"node '{node.name}' attribute '{attribute.name}'"
                 if attribute.is_ref() or attribute.value is None:
                     continue
                 if attribute.type == ir.AttributeType.TENSOR:
-                    yield f"node '{node.name}' attribute '{attribute.name}'", attribute.as_tensor()
+                    yield what, attribute.as_tensor()
                 elif attribute.type == ir.AttributeType.TENSORS:
-                    for tensor in attribute.as_tensors():
-                        yield f"node '{node.name}' attribute '{attribute.name}'", tensor
+                    yield from ((what, tensor) for tensor in attribute.as_tensors())
 
 
 def chunks(tensor: ir.TensorProtocol, size: int = CHUNK_BYTES) -> Iterator[NDArray[np.generic]]:

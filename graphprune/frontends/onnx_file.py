@@ -17,14 +17,18 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from graphprune.errors import ModelError
 from graphprune.frontends.onnx_check import check_model
-from graphprune.frontends.onnx_data import byte_size, check_extent, locate, tensors
+from graphprune.frontends.onnx_data import byte_size, check_extent, graphs, locate, root_cause, tensors
 
-__all__ = ["SOURCE", "load"]
+__all__ = ["EXTERNAL", "MAX_PROTOBUF", "SOURCES", "load"]
 
-SOURCE = "graphprune.source"
-"""Key in `model.graph.meta` under which the absolute path of the file that a model came from is kept."""
+SOURCES = "graphprune.sources"
+"""Key in `model.graph.meta`: the resolved paths of all files that a model is read from, which must not be replaced."""
+
+EXTERNAL = "graphprune.external"
+"""Key in `model.graph.meta`: whether the model came with external data."""
 
 MAX_PROTOBUF = 2**31 - 1
+"""The most bytes that one protobuf file can hold."""
 
 SIGNATURES = (
     (0, b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull` to fetch the model itself"),
@@ -58,7 +62,15 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> ir.Mode
         return _from_proto(copy, "the ModelProto", Path())
     path = Path(source)
     model = _from_proto(_parse(path), path.name, Path(os.path.dirname(os.path.abspath(path))))
-    model.graph.meta[SOURCE] = os.path.abspath(path)
+    return _note_sources(model, path)
+
+
+def _note_sources(model: ir.Model, *files: Path) -> ir.Model:
+    """Write down which files a model is read from, for the writer."""
+    external = [os.path.realpath(tensor.path) for _, tensor in tensors(model) if isinstance(tensor, ir.ExternalTensor)]
+    earlier = model.graph.meta.get(SOURCES, frozenset())
+    model.graph.meta[SOURCES] = earlier | {*external, *map(os.path.realpath, files)}
+    model.graph.meta[EXTERNAL] = bool(external) or bool(model.graph.meta.get(EXTERNAL))
     return model
 
 
@@ -123,14 +135,17 @@ def _from_proto(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.M
         model = ir.from_proto(proto)
     except Exception as error:
         # The decoder raises whatever its fields trip over; only decoding is guarded this widely.
-        raise ModelError(f"{where}: the graph cannot be decoded ({_reason(error)}); export the model again") from error
+        raise ModelError(
+            f"{where}: the graph cannot be decoded ({root_cause(error)}); export the model again"
+        ) from error
     if "ai.onnx" in model.opset_imports:
         model.opset_imports[""] = model.opset_imports.pop("ai.onnx")
     if folder is not None:
         for graph in (model.graph, *(function.graph for function in model.functions.values())):
             ir.external_data.set_base_dir(graph, folder)
-    for graph in model.graphs():
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
         graph.sort()
+    for graph in graphs(model):
         for value in (*graph.inputs, *graph.outputs):
             _forget_negative(value)
         for node in graph:
@@ -146,26 +161,20 @@ def _forget_negative(value: ir.Value) -> None:
         value.shape = ir.Shape([None if isinstance(size, int) and size < 0 else size for size in shape])
 
 
-def _reason(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 def _from_ir(source: ir.Model) -> ir.Model:
     """Return a clone of a model, checked as a message in which every tensor is replaced by its type and shape."""
     where = "the model"
     try:
         model, outline = source.clone(), source.clone()
-        for graph in outline.graphs():
+        for graph in graphs(outline):
             for name, value in graph.initializers.items():
                 if (tensor := value.const_value) is not None:
                     value.const_value = ir.ExternalTensor(
-                        "-", None, None, tensor.dtype, shape=ir.Shape(tensor.shape), name=name
+                        "-", None, None, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
                     )
         proto = ir.to_proto(outline)
     except (EncodeError, Exception) as error:
-        raise ModelError(f"{where} is inconsistent ({_reason(error)}); sort it and check its values") from error
+        raise ModelError(f"{where} is inconsistent ({root_cause(error)}); sort it and check its values") from error
     check_model(proto, where, None)
     for what, tensor in tensors(model):
         if isinstance(tensor, ir.ExternalTensor):
@@ -173,4 +182,4 @@ def _from_ir(source: ir.Model) -> ir.Model:
             path = locate(tensor.base_dir or os.getcwd(), os.fspath(tensor.location), named)
             needed = byte_size(tensor.dtype, list(tensor.shape.numpy()))
             check_extent(path, tensor.offset, tensor.length, needed, named)
-    return model
+    return _note_sources(model)
