@@ -1,0 +1,46 @@
+"""The errors that graphprune raises, and the exit code each one ends the command line with.
+
+::
+
+    GraphpruneError          1   (never raised itself; anything else that reaches the top is a bug)
+    ├── UsageError           2   an option, selector or plan that makes no sense
+    ├── ModelError           3   the input cannot be read, or is not a valid model
+    ├── TargetError          4   nothing to prune, or the budget is out of reach
+    └── VerificationError    5   the slim graph does not compute what the masked original computes
+
+A message is one line: what is wrong, where (file, node), why, and what to do about it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["GraphpruneError", "ModelError", "TargetError", "UsageError", "VerificationError"]
+
+
+class GraphpruneError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+    exit_code = 1
+
+
+class UsageError(GraphpruneError):
+    """An option, selector, pipeline or plan that cannot be carried out as written."""
+
+    exit_code = 2
+
+
+class ModelError(GraphpruneError):
+    """The model cannot be read, is invalid, or cannot be written."""
+
+    exit_code = 3
+
+
+class TargetError(GraphpruneError):
+    """Nothing can be pruned, or the requested budget is out of reach; says how far it got."""
+
+    exit_code = 4
+
+
+class VerificationError(GraphpruneError):
+    """The slim graph differs from the masked original; the output is not kept."""
+
+    exit_code = 5

@@ -1,0 +1,116 @@
+"""If, Loop and Scan: their bodies are part of the graph, and values that cross the border share their axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from graphprune.axes import Axis
+from graphprune.rules.call import Axes, Call, Declined
+
+if TYPE_CHECKING:
+    from graphprune.frontends.onnx_reader import Reader
+
+__all__ = ["READERS"]
+
+
+def _body(node: ir.Node, name: str) -> ir.Graph:
+    return node.attributes[name].as_graph()
+
+
+def _enter(reader: Reader, call: Call, values: Sequence[ir.Value], given: Sequence[Axes | None]) -> None:
+    """Let the inputs of a body have the axes of what is passed in."""
+    for value, axes in zip(values, given, strict=True):
+        reader.structure.tensors[value.name or ""] = reader._refined(call, value, axes)
+
+
+def _axes(reader: Reader, value: ir.Value) -> Axes | None:
+    return reader.structure.tensors.get(value.name or "")
+
+
+def _meet(call: Call, a: Axes | None, b: Axes | None, reason: str) -> Axes | None:
+    """Two values that become one."""
+    if a is None or b is None or len(a) != len(b):
+        for axes in (a, b):
+            call.pin(axes or (), reason)
+        return None
+    return tuple(_one(call, x, y, reason) for x, y in zip(a, b, strict=True))
+
+
+def _one(call: Call, a: Axis, b: Axis, reason: str) -> Axis:
+    if a.size == b.size:
+        call.unify(a, b, reason)
+        return a
+    call.pin([a, b], reason)
+    return call.fixed(None, reason)
+
+
+def read_if(reader: Reader, node: ir.Node, call: Call) -> list[Axes | None]:
+    """Results of both branches are one."""
+    branches = [_body(node, "then_branch"), _body(node, "else_branch")]
+    for branch in branches:
+        reader.graph(branch)
+    return [
+        _meet(call, _axes(reader, a), _axes(reader, b), "branches of If that disagree")
+        for a, b in zip(branches[0].outputs, branches[1].outputs, strict=True)
+    ]
+
+
+def read_loop(reader: Reader, node: ir.Node, call: Call) -> list[Axes | None]:
+    """Carried values are one before, within and after; scanned results gain a leading dimension."""
+    body = _body(node, "body")
+    carried = len(node.inputs) - 2
+    if carried < 0 or len(body.inputs) != carried + 2:
+        raise Declined("a loop with missing values")
+    initial = [operand.axes if operand is not None else None for operand in call.operands[2:]]
+    _enter(reader, call, body.inputs, [(), (), *initial])
+    reader.graph(body)
+    results: list[Axes | None] = [
+        _meet(call, _axes(reader, inner), _axes(reader, outer), "a carried value that changes shape")
+        for inner, outer in zip(body.inputs[2:], body.outputs[1 : carried + 1], strict=True)
+    ]
+    for value in body.outputs[carried + 1 :]:
+        axes = _axes(reader, value)
+        results.append(None if axes is None else (call.fixed(None, "loop iterations"), *axes))
+    return results
+
+
+def read_scan(reader: Reader, node: ir.Node, call: Call) -> list[Axes | None]:
+    """As a loop over one dimension of each scanned input and result."""
+    body = _body(node, "body")
+    scanned = int(call.attribute("num_scan_inputs", 0))
+    states = len(node.inputs) - scanned
+    in_axes = list(call.attribute("scan_input_axes", [0] * scanned))
+    given: list[Axes | None] = [operand.axes if operand else None for operand in call.operands[:states]]
+    for operand, dim in zip(call.operands[states:], in_axes, strict=True):
+        axes = operand.axes if operand is not None else None
+        if axes is None:
+            given.append(None)
+            continue
+        dim %= len(axes)
+        call.pin(axes[dim], "scanned step by step")
+        given.append(axes[:dim] + axes[dim + 1 :])
+    _enter(reader, call, body.inputs, given)
+    reader.graph(body)
+    results: list[Axes | None] = [
+        _meet(call, _axes(reader, inner), _axes(reader, outer), "a carried value that changes shape")
+        for inner, outer in zip(body.inputs[:states], body.outputs[:states], strict=True)
+    ]
+    out_axes = list(call.attribute("scan_output_axes", [0] * (len(body.outputs) - states)))
+    for value, dim in zip(body.outputs[states:], out_axes, strict=True):
+        axes = _axes(reader, value)
+        if axes is None:
+            results.append(None)
+            continue
+        dim %= len(axes) + 1
+        results.append((*axes[:dim], call.fixed(None, "scan steps"), *axes[dim:]))
+    return results
+
+
+READERS: dict[str, Callable[[Reader, ir.Node, Call], list[Axes | None]]] = {
+    "onnx.If": read_if,
+    "onnx.Loop": read_loop,
+    "onnx.Scan": read_scan,
+}

@@ -1,0 +1,229 @@
+"""Reads a canonical ONNX graph into a :class:`~graphprune.structure.Structure`: one pass over the nodes, no weights.
+
+Every value gets axes from the rule of the operator that makes it; where there is no rule, or the rule cannot say, all
+axes it touches are pinned with the reason. Bodies of If, Loop and Scan are read in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from graphprune import rules
+from graphprune.axes import Axis, AxisSpace, Pin
+from graphprune.elements import Element, literal
+from graphprune.frontends import onnx_bodies, shape_values
+from graphprune.rules.call import Axes, Call, Declined, InputTarget, LengthSite, Operand
+from graphprune.selection import Selection
+from graphprune.sizes import Size, Symbolic, fresh, symbol
+from graphprune.structure import Parameter, Structure
+
+__all__ = ["Reader", "read"]
+
+_INDEX_TYPES = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING})
+_INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32})
+
+
+def read(model: ir.Model) -> Structure:
+    """The structure of a model that ``canonicalize`` and ``infer_shapes`` have been over."""
+    reader = Reader(model)
+    reader.graph_inputs(model.graph.inputs)
+    reader.graph(model.graph)
+    for value in model.graph.outputs:
+        reader.pin(value, "graph output", "the model's interface")
+    reader.settle()
+    return reader.structure
+
+
+def sizes_of(value: ir.Value) -> tuple[Size, ...] | None:
+    """Sizes of a value's dimensions as the graph states them; a dimension nobody named is a fresh symbol."""
+    if value.shape is None:
+        return None
+    return tuple(_size(dim) for dim in value.shape)
+
+
+def _size(dim: int | ir.SymbolicDim) -> Size:
+    if isinstance(dim, int):
+        return dim if dim >= 0 else fresh()
+    return symbol(str(dim.value)) if dim.value else fresh()
+
+
+class Reader:
+    """The reading of one model; nodes are met in graph order, each once."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model
+        self.space = AxisSpace()
+        self.structure = Structure(self.space)
+        self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+        self.elements: dict[str, tuple[Element, ...]] = {}
+
+    # -- values ---------------------------------------------------------------------------------------------------
+
+    def graph_inputs(self, values: Iterable[ir.Value]) -> None:
+        """Inputs keep all positions: they are the model's interface."""
+        for value in values:
+            self._state(value, Pin(value.name or "", "graph input", "the model's interface"))
+
+    def _state(self, value: ir.Value, pin: Pin) -> None:
+        sizes = sizes_of(value)
+        axes = None if sizes is None else tuple(self.space.pinned(size, pin) for size in sizes)
+        self.structure.tensors[value.name or ""] = axes
+
+    def pin(self, value: ir.Value, op: str, reason: str) -> None:
+        """Keep all positions of a value."""
+        for axis in self.structure.tensors.get(value.name or "") or ():
+            self.space.pin(axis, Pin(value.name or "", op, reason))
+
+    def _initializer(self, value: ir.Value) -> None:
+        tensor = value.const_value
+        name = value.name or ""
+        if tensor is None:
+            return
+        axes = tuple(self.space.leaf(int(size)) for size in tensor.shape)  # type: ignore[arg-type]
+        if 0 in tensor.shape or tensor.dtype == ir.DataType.STRING:
+            for axis in axes:
+                self.space.pin(axis, Pin(name, "initializer", "an empty tensor or text"))
+        self.structure.tensors[name] = axes
+        counts = tensor.dtype not in _INDEX_TYPES
+        self.structure.parameters[name] = Parameter(name, int(tensor.size), tensor.dtype.itemsize, counts)
+        if tensor.dtype in _INTEGERS and len(axes) <= 1 and tensor.size <= shape_values.MAX_ELEMENTS:
+            self.elements[name] = tuple(literal(int(number)) for number in tensor.numpy().reshape(-1))
+
+    def operand(self, value: ir.Value | None) -> Operand | None:
+        """A value as a rule sees it; None for an operand that is left out."""
+        if value is None:
+            return None
+        name = value.name or ""
+        tensor = value.const_value
+
+        def contents() -> npt.NDArray[np.generic] | None:
+            return None if tensor is None else tensor.numpy()
+
+        return Operand(name, self.structure.tensors.get(name), tensor is not None, self.elements.get(name), contents)
+
+    # -- nodes ----------------------------------------------------------------------------------------------------
+
+    def graph(self, graph: ir.Graph) -> None:
+        """Read initializers and nodes of a graph or body."""
+        for value in graph.initializers.values():
+            self._initializer(value)
+        for node in graph:
+            self.node(node)
+
+    def node(self, node: ir.Node) -> None:
+        """Read one node: apply its rule, or pin what it touches."""
+        call = self.call(node)
+        read_body = onnx_bodies.READERS.get(call.op)
+        binding = rules.find(call.op)
+        try:
+            if read_body is not None:
+                results = read_body(self, node, call)
+            elif binding is None:
+                self.structure.undeclared[call.op] += 1
+                raise Declined("an operator that nobody declared")
+            else:
+                results = list(binding.rule(call))
+                self._pin_unrelated(call)
+            self._check(call, results)
+        except Declined as declined:
+            results = self._pin_all(call, str(declined))
+        self.structure.calls.append(call)
+        for value, axes in zip(node.outputs, results, strict=False):
+            self.structure.tensors[value.name or ""] = self._refined(call, value, axes)
+        if len(node.outputs) == 1 and node.outputs[0].dtype in (*_INTEGERS, None):
+            found = shape_values.results(call)
+            if found is not None:
+                self.elements[node.outputs[0].name or ""] = found
+
+    def call(self, node: ir.Node) -> Call:
+        """A node as a rule sees it."""
+        domain = "onnx" if node.domain in ("", "ai.onnx") else node.domain
+        attributes = {
+            name: attribute.value
+            for name, attribute in node.attributes.items()
+            if attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+        }
+        return Call(
+            self.space,
+            node.name or "",
+            f"{domain}.{node.op_type}",
+            [self.operand(value) for value in node.inputs],
+            attributes,
+            [sizes_of(value) for value in node.outputs],
+            self.opset,
+        )
+
+    def _pin_unrelated(self, call: Call) -> None:
+        for index, operand in enumerate(call.operands):
+            if operand is not None and index not in call.related:
+                call.pin(operand.axes or (), "read by this operator as a whole")
+
+    def _check(self, call: Call, results: list[Axes | None]) -> None:
+        """A rule whose result contradicts the shapes that the graph states is not believed."""
+        for stated, axes in zip(call.result_sizes, results, strict=False):
+            if stated is None or axes is None:
+                continue
+            sizes = [axis.size for axis in axes]
+            if len(sizes) != len(stated) or any(
+                isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(sizes, stated, strict=True)
+            ):
+                shown = "x".join(map(str, stated)), "x".join(map(str, sizes))
+                raise Declined(f"its result is {shown[0]} where its rule says {shown[1]}")
+
+    def _pin_all(self, call: Call, reason: str) -> list[Axes | None]:
+        call.sites.clear()
+        call.mixes.clear()
+        call.contractions.clear()
+        for operand in call.operands:
+            if operand is not None:
+                call.pin(operand.axes or (), reason)
+        return call.unknown_results(reason)
+
+    def _refined(self, call: Call, value: ir.Value, axes: Axes | None) -> Axes | None:
+        """Axes of a result, with what the graph states about symbolic dimensions put in."""
+        stated = sizes_of(value)
+        if axes is None or stated is None:
+            return axes if stated is None else tuple(call.fixed(size, "an unknown axis") for size in stated)
+        return tuple(
+            self._better(call, axis, size) for axis, size in zip(axes, stated, strict=True)
+        )
+
+    def _better(self, call: Call, axis: Axis, stated: Size) -> Axis:
+        if isinstance(axis.size, int) or axis.size == stated:
+            return axis
+        if isinstance(stated, Symbolic) and stated.symbols[0].startswith("?"):
+            return axis
+        call.pin(axis, "an axis of symbolic size")
+        return call.fixed(stated, "an axis of symbolic size")
+
+    # -- afterwards -----------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Pin what a site could not rewrite: symbolic numbers that would not follow a cut of their axes.
+
+        A number is tried with two made-up selections; each keeps a different count of every leaf.
+        """
+        sites = [
+            (call, site)
+            for call in self.structure.calls
+            for site in call.sites
+            if isinstance(site, LengthSite) and isinstance(site.target, InputTarget)
+        ]
+        for call, site in sites:
+            free = [leaf for axis in site.axes for leaf in self.structure.leaves(axis) if not leaf.pinned]
+            symbolic = any(not isinstance(axis.size, int) for axis in site.axes)
+            if not free or not symbolic:
+                continue
+            operand = call.operand(site.target.operand)
+            assert operand is not None and operand.elements is not None
+            element = operand.elements[site.target.index]
+            for keep in (1, 2):
+                trial = Selection(self.space, {leaf: np.arange(int(leaf.size)) < keep for leaf in free})  # type: ignore[arg-type]
+                if element.after(trial) != trial.count(site.axes[0]) or len(site.axes) > 1 or site.offset:
+                    for axis in site.axes:
+                        call.pin(axis, "a computed number that would not follow the cut")
+                    break

@@ -1,0 +1,91 @@
+"""Operators that sum over an axis: convolutions and matrix products.
+
+``y[n, g, o, t] = sum_{i, k} x[n, g, i, t*stride + k] * w[g, o, i, k] + b[g, o]``; removing input position ``i`` is
+the same as feeding zero there, and removing output position ``o`` removes a row of ``w`` and an entry of ``b``.
+"""
+
+from __future__ import annotations
+
+from graphprune.rules.call import Call
+from graphprune.rules.table import Rule, bind
+
+_GROUPED = {"g": "group"}
+_CONV_MACS = ("n g i o *k *t",)
+
+CONVOLUTION = Rule(
+    "n (g i) *s, (g o) i *k, (g o)? -> n (g o) *t", sizes=_GROUPED, sites={"group": "g"}, macs=_CONV_MACS
+)
+FUSED_CONVOLUTION = Rule(
+    "n (g i) *s, (g o) i *k, (g o)?, n (g o) *t? -> n (g o) *t",
+    sizes=_GROUPED,
+    sites={"group": "g"},
+    macs=_CONV_MACS,
+)
+TRANSPOSED_CONVOLUTION = Rule(
+    "n (g i) *s, (g i) o *k, (g o)? -> n (g o) *t", sizes=_GROUPED, sites={"group": "g"}, macs=("n g i o *k *s",)
+)
+
+bind("onnx.Conv", CONVOLUTION, "X W B")
+bind("com.microsoft.FusedConv", FUSED_CONVOLUTION, "X W B Z")
+bind("onnx.ConvTranspose", TRANSPOSED_CONVOLUTION, "X W B")
+
+
+def _gemm(call: Call) -> str:
+    a = "k m" if call.attribute("transA", 0) else "m k"
+    b = "n k" if call.attribute("transB", 0) else "k n"
+    bias = call.operand(2)
+    rank = 0 if bias is None or bias.axes is None else len(bias.axes)
+    return f"{a}, {b}, {('', 'n~', 'm~ n~')[min(rank, 2)]}? -> m n"
+
+
+bind("onnx.Gemm com.microsoft.FusedGemm", Rule(_gemm, macs=("m k n",)), "A B C")
+
+
+def matmul_text(a: int, b: int, trans_a: bool = False, trans_b: bool = False) -> str:
+    """The equation of ``numpy.matmul`` for operands of rank ``a`` and ``b``, optionally transposed in the last two."""
+    left = "k" if a == 1 else "*b k m" if trans_a else "*b m k"
+    right = "k" if b == 1 else "*b n k" if trans_b else "*b k n"
+    result = " ".join(name for name, there in (("*b", max(a, b) > 2), ("m", a > 1), ("n", b > 1)) if there)
+    return f"{left}, {right} -> {result}"
+
+
+def _matmul(call: Call) -> str:
+    return matmul_text(len(call.axes(0)), len(call.axes(1)))
+
+
+def _fused_matmul(call: Call) -> str:
+    if call.attribute("transBatchA", 0) or call.attribute("transBatchB", 0):
+        left = "m *b k" if call.attribute("transBatchA", 0) else "*b m k"
+        right = "k *b n" if call.attribute("transBatchB", 0) else "*b k n"
+        return f"{left}, {right} -> *b m n"
+    ranks = len(call.axes(0)), len(call.axes(1))
+    return matmul_text(*ranks, bool(call.attribute("transA", 0)), bool(call.attribute("transB", 0)))
+
+
+MATMUL = Rule(_matmul, macs=("*b m k n",), roles={"*b": "head"})
+bind("onnx.MatMul", MATMUL, "A B")
+bind("com.microsoft.FusedMatMul com.microsoft.TransposeMatMul", Rule(_fused_matmul, macs=("*b m k n",)), "A B")
+
+
+def _einsum(call: Call) -> str:
+    """``Einsum`` gets its rule from its equation; an ellipsis is a broadcast run."""
+    equation: str = call.attribute("equation").replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    if not arrow:
+        letters = sorted(set(left) - set(",."))
+        right = ("..." if "..." in left else "") + "".join(c for c in letters if left.count(c) == 1)
+    terms = [term.replace("...", "@") for term in [*left.split(","), right]]
+    spelled = [" ".join("*ellipsis" if c == "@" else c for c in term) for term in terms]
+    return ", ".join(spelled[:-1]) + " -> " + spelled[-1]
+
+
+class _Einsum:
+    """Einsum costs the product of all its letters, so its rule is made for each call."""
+
+    def __call__(self, call: Call) -> list[object]:
+        text = _einsum(call)
+        names = " ".join(dict.fromkeys(text.replace(",", " ").replace("->", " ").split()))
+        return list(Rule(text, macs=(names,))(call))
+
+
+bind("onnx.Einsum", _Einsum(), "Inputs")  # type: ignore[arg-type]

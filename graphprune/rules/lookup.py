@@ -1,0 +1,94 @@
+"""Operators that find their positions at run time: gather by computed index, scatter, one-hot, non-zero.
+
+The axis that is looked up is pinned; the others pass through.
+"""
+
+from __future__ import annotations
+
+from graphprune.rules.call import Axes, Call
+from graphprune.rules.layout import own_result
+from graphprune.rules.table import bind
+
+
+def gather_elements(call: Call) -> list[Axes | None]:
+    """Index and data have the same rank; along ``axis`` anything may be taken, elsewhere the same position."""
+    data, index = call.axes(0), call.axes(1)
+    at = call.attribute("axis", 0) % len(data)
+    call.pin([data[at], index[at]], "looked up at computed positions")
+    for dim, (a, b) in enumerate(zip(data, index, strict=True)):
+        if dim != at:
+            if a.size == b.size:
+                call.unify(a, b)
+            else:
+                call.pin([a, b], "looked up in a part of the axis")
+    return [index]
+
+
+def gather_nd(call: Call) -> list[Axes | None]:
+    """The last index dimension addresses leading data dimensions; the rest of the data passes through."""
+    data, index = call.axes(0), call.axes(1)
+    batch = call.attribute("batch_dims", 0)
+    depth = index[-1].size
+    if not isinstance(depth, int):
+        call.pin([*data, *index], "looked up by an index of unknown depth")
+        return call.unknown_results("looked up")
+    call.pin([*data[: batch + depth], *index], "looked up at computed positions")
+    return [(*index[:-1], *data[batch + depth :])]
+
+
+def scatter_elements(call: Call) -> list[Axes | None]:
+    """Writes into a copy of the data; index and updates cover parts of it."""
+    data = call.axes(0)
+    at = call.attribute("axis", 0) % len(data)
+    index, updates = call.axes(1), call.axes(2)
+    for dim, (a, b, c) in enumerate(zip(data, index, updates, strict=True)):
+        if dim != at and a.size == b.size == c.size:
+            call.unify(a, b)
+            call.unify(a, c)
+        else:
+            call.pin([a, b, c], "written at computed positions")
+    return [data]
+
+
+def scatter_nd(call: Call) -> list[Axes | None]:
+    """The last index dimension addresses leading data dimensions; whole slices of the rest are written."""
+    data, index, updates = call.axes(0), call.axes(1), call.axes(2)
+    depth = index[-1].size
+    if not isinstance(depth, int):
+        call.pin([*data, *index, *updates], "written by an index of unknown depth")
+        return [data]
+    call.pin([*data[:depth], *index, *updates[: len(index) - 1]], "written at computed positions")
+    for a, b in zip(data[depth:], updates[len(index) - 1 :], strict=False):
+        call.unify(a, b)
+    return [data]
+
+
+def pass_all_but_made(call: Call) -> list[Axes | None]:
+    """Reads everything it is given as positions or counts."""
+    for operand in call.operands:
+        if operand is not None:
+            call.pin(operand.axes or (), "read as positions")
+    return own_result(call)
+
+
+def like_input(call: Call) -> list[Axes | None]:
+    """A fresh tensor of the operand's shape."""
+    return [call.axes(0)]
+
+
+def trilu(call: Call) -> list[Axes | None]:
+    """Keeps a triangle of the last two dimensions."""
+    x = call.axes(0)
+    call.pin(x[-2:], "a triangle over both axes")
+    return [x]
+
+
+bind("onnx.GatherElements", gather_elements, "data indices")
+bind("onnx.GatherND", gather_nd, "data indices")
+bind("onnx.ScatterElements onnx.Scatter", scatter_elements)
+bind("onnx.ScatterND", scatter_nd, "data indices updates")
+bind("onnx.NonZero onnx.OneHot onnx.Range onnx.Unique onnx.NonMaxSuppression onnx.Multinomial", pass_all_but_made)
+bind("onnx.Compress onnx.EyeLike onnx.ReverseSequence onnx.RoiAlign onnx.MaxRoiPool onnx.GridSample", pass_all_but_made)
+bind("onnx.RandomNormal onnx.RandomUniform onnx.Constant", own_result)
+bind("onnx.RandomNormalLike onnx.RandomUniformLike", like_input)
+bind("onnx.Trilu", trilu, "input")

@@ -1,0 +1,94 @@
+"""Normalisation.
+
+Batch and instance normalisation work position by position of the channel axis. Layer, RMS, group and local response
+normalisation take statistics *over* it: legal to cut, but the result is that of statistics over the kept positions,
+not that of zeroing.
+"""
+
+from __future__ import annotations
+
+from graphprune.rules.call import Axes, Call, Mix
+from graphprune.rules.table import Rule, bind
+
+BATCH_NORM = Rule("n c *s, c, c, c, c -> n c *s, c, c, c, c")
+INSTANCE_NORM = Rule("n c *s, c, c -> n c *s", statistics="*s")
+LOCAL_RESPONSE_NORM = Rule("n c *s -> n c *s", statistics="c")
+
+bind("onnx.BatchNormalization", BATCH_NORM, "X scale B input_mean input_var")
+bind("onnx.InstanceNormalization", INSTANCE_NORM, "input scale B")
+bind("onnx.LRN", LOCAL_RESPONSE_NORM, "X")
+
+
+def over_last(call: Call) -> list[Axes | None]:
+    """Statistics over the dimensions from ``axis`` on; scale and bias are aligned at the last dimension."""
+    x = call.axes(0)
+    first = call.attribute("axis", -1) % len(x)
+    for number in range(1, len(call.operands)):
+        if call.operands[number] is not None:
+            for axis, own in zip(reversed(x), reversed(call.axes(number)), strict=False):
+                call.broadcast(axis, own)
+    scaled = [(number, operand) for number, operand in enumerate(call.operands) if operand is not None]
+    for dim in range(first, len(x)):
+        back = len(x) - dim
+        places = tuple(
+            (number, len(operand.axes) - back)
+            for number, operand in scaled
+            if operand.axes is not None and len(operand.axes) >= back and operand.axes[-back].size != 1
+        )
+        call.mixes.append(Mix("statistics", x[dim], places, ((0, dim),)))
+    reduced = tuple(axis if dim < first else call.space.leaf(1) for dim, axis in enumerate(x))
+    return [x, reduced, reduced][: max(len(call.result_sizes), 1)]
+
+
+bind("onnx.LayerNormalization com.microsoft.LayerNormalization", over_last, "X Scale B")
+bind("onnx.RMSNormalization", over_last, "X scale")
+bind("onnx.SimplifiedLayerNormalization com.microsoft.SimplifiedLayerNormalization", over_last)
+
+
+def _groups(call: Call) -> int:
+    return int(call.attribute("num_groups", call.attribute("groups", 1)))
+
+
+def group_norm(call: Call) -> list[Axes | None]:
+    """Channels are groups times members; statistics over members and space. Since opset 21 scale is per channel."""
+    per_group = call.opset < 21
+    scale = "g" if per_group else "(g c)"
+    rule = Rule(
+        f"n (g c) *s, {scale}, {scale} -> n (g c) *s",
+        sizes={"g": _groups},
+        sites={"num_groups": "g"},
+        statistics="c *s",
+    )
+    return rule(call)
+
+
+bind("onnx.GroupNormalization", group_norm, "X scale bias")
+SKIP_LAYER_NORM = Rule("*n c, *n c, c, c?, c? -> *n c, -, -, *n c", statistics="c")
+SKIP_RMS_NORM = Rule("*n c, *n c, c, c? -> *n c, -, -, *n c", statistics="c")
+bind("com.microsoft.SkipLayerNormalization", SKIP_LAYER_NORM, "input skip gamma beta bias")
+bind("com.microsoft.SkipSimplifiedLayerNormalization", SKIP_RMS_NORM, "input skip gamma bias")
+bind("onnx.MeanVarianceNormalization", Rule("n c *s -> n c *s", statistics="*s"), "X")
+
+
+def lp_normalization(call: Call) -> list[Axes | None]:
+    """``x / norm(x)`` along one axis: zeros leave a norm as it is, yet the removed positions must be zero."""
+    x = call.axes(0)
+    dim = call.attribute("axis", -1) % len(x)
+    call.mixes.append(Mix("sum", x[dim], ((0, dim),)))
+    return [x]
+
+
+def softmax(call: Call) -> list[Axes | None]:
+    """Statistics over one axis; before opset 13 over all dimensions from ``axis`` (default 1) on."""
+    x = call.axes(0)
+    if call.opset >= 13:
+        dims = [call.attribute("axis", -1) % len(x)]
+    else:
+        dims = list(range(call.attribute("axis", 1) % (len(x) + 1), len(x)))
+    for dim in dims:
+        call.mixes.append(Mix("statistics", x[dim], ((0, dim),), ((0, dim),)))
+    return [x]
+
+
+bind("onnx.LpNormalization", lp_normalization, "input")
+bind("onnx.Softmax onnx.LogSoftmax onnx.Hardmax", softmax)

@@ -1,0 +1,366 @@
+"""The language in which operators are declared, and the table of all of them.
+
+A rule in the style of an einsum equation names the axes of operands and results::
+
+    Rule("n (g i) *s, (g o) i *k, (g o)? -> n (g o) *t")
+
+Operands are separated by commas; each lists its dimensions. A *name* is an axis, and equal names are one axis.
+
+=========== ===================================================================================================
+``name``    an axis; occurs in operands only: summed; occurs once in the whole rule: fixed (pinned)
+``(g i)``   a dimension that is a product of axes, row-major; a number in it is a fixed factor
+``*s``      any number of dimensions, aligned at the last one, broadcasting where a size is 1
+``name!``   pinned wherever it stands
+``name~``   may be 1 in this operand (broadcast)
+``-``       an operand whose axes have no part in the rule: pinned
+``…?``      after an operand: it may be absent; with ``~`` it may also be a scalar
+=========== ===================================================================================================
+
+``bind`` puts a rule, or a function of a :class:`~graphprune.rules.call.Call` where an equation cannot say it, into the
+table under the name of an operator. An operator that is not in the table is pinned and reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from types import MappingProxyType
+
+
+from graphprune.axes import ONE, Axis
+from graphprune.rules.call import AttributeTarget, Axes, Call, Declined, Mix
+from graphprune.sizes import Size, divide, product_size
+
+__all__ = ["Binding", "Rule", "RuleFunction", "bind", "lookup", "table"]
+
+RuleFunction = Callable[[Call], Sequence[Axes | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Dim:
+    """One dimension of a pattern: names (several for a product), or a variadic run."""
+
+    names: tuple[str, ...]
+    variadic: bool = False
+    broadcast: bool = False
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """The dimensions of one operand or result."""
+
+    dims: tuple[Dim, ...]
+    optional: bool = False
+    ignored: bool = False
+
+
+def _dims(text: str) -> tuple[Dim, ...]:
+    dims: list[Dim] = []
+    for token in text.replace("(", " ( ").replace(")", " ) ").split():
+        if token == "(":
+            group: list[str] = []
+            dims.append(Dim(("(",)))
+            continue
+        if dims and dims[-1].names == ("(",):
+            if token == ")":
+                dims[-1] = Dim(tuple(group))
+            else:
+                group.append(token)
+            continue
+        if token in ("~", "!"):  # after a closing bracket
+            last = dims.pop()
+            dims.append(Dim(last.names, last.variadic, token == "~" or last.broadcast, token == "!" or last.pinned))
+            continue
+        name = token.strip("*~!")
+        dims.append(Dim((name,), token.startswith("*"), "~" in token, "!" in token))
+    return tuple(dims)
+
+
+@cache
+def _parse(text: str) -> tuple[tuple[Pattern, ...], tuple[Pattern, ...]]:
+    left, arrow, right = text.partition("->")
+    if not arrow:
+        raise ValueError(f"rule without '->': {text!r}")
+
+    def pattern(part: str) -> Pattern:
+        part = part.strip()
+        optional = part.endswith("?")
+        part = part.rstrip("?").strip()
+        return Pattern(() if part == "-" else _dims(part), optional, part == "-")
+
+    operands = tuple(pattern(part) for part in left.split(",")) if left.strip() else ()
+    return operands, tuple(pattern(part) for part in right.split(",")) if right.strip() else ()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An equation over the axes of operands and results (see the module's table of its signs).
+
+    ``text`` may be a function of the call where attributes choose the equation (a transposed Gemm).
+    ``sizes`` gives the size of a name from an attribute, ``sites`` names the attributes that spell an axis' extent.
+    ``macs`` are terms, each a list of names whose extents multiply (``"n g i o *k *t"``).
+    ``statistics`` are names whose positions are mixed by something other than a sum: legal to cut, but the result is
+    not that of zeroing. ``roles`` says what the positions of a name are (head, head width, expert, ...).
+    ``masked`` are further ``(operand, dim)`` whose removed positions must be zero, for sums that happen inside.
+    """
+
+    text: str | Callable[[Call], str]
+    sizes: Mapping[str, str | Callable[[Call], int]] = field(default_factory=dict)
+    sites: Mapping[str, str] = field(default_factory=dict)
+    macs: tuple[str, ...] = ()
+    statistics: str = ""
+    roles: Mapping[str, str] = field(default_factory=dict)
+    masked: tuple[tuple[int, int], ...] = ()
+
+    def __call__(self, call: Call) -> list[Axes | None]:
+        text = self.text if isinstance(self.text, str) else self.text(call)
+        return _Match(self, text, call).run()
+
+
+class _Match:
+    """One application of a rule to a call."""
+
+    def __init__(self, rule: Rule, text: str, call: Call) -> None:
+        self.rule, self.call = rule, call
+        self.patterns, self.results = _parse(text)
+        self.names: dict[str, Axis] = {}
+        self.runs: dict[str, list[Axis]] = {}  # variadic names: axes from the last dimension backwards
+        self.where: dict[str, list[tuple[int, int]]] = {}  # name -> (operand, dim)
+        self.uses: dict[str, int] = {}
+        self.pinned: set[str] = set()
+        self.broadcast: set[int] = set()
+
+    def run(self) -> list[Axes | None]:
+        call = self.call
+        for number, operand in enumerate(call.operands):
+            if operand is None:
+                continue
+            pattern = self.patterns[number] if number < len(self.patterns) else None
+            if pattern is None or pattern.ignored:
+                call.pin(operand.axes or (), "an operand whose axes the rule does not relate")
+            elif operand.axes is None:
+                raise Declined(f"operand {number} has an unknown shape")
+        for number, pattern in enumerate(self.patterns):
+            operand = call.operand(number)
+            if operand is None:
+                if not pattern.optional and not pattern.ignored:
+                    raise Declined(f"operand {number} is missing")
+            elif not pattern.ignored:
+                self._operand(number, pattern, call.axes(number))
+        results = [self._result(number, pattern) for number, pattern in enumerate(self.results)]
+        self._record()
+        count = max(len(call.result_sizes), 1)
+        extra = call.unknown_results("a result that the rule does not name")[len(results) : count]
+        return [*results[:count], *extra]
+
+    # -- operands -------------------------------------------------------------------------------------------------
+
+    def _operand(self, number: int, pattern: Pattern, axes: Axes) -> None:
+        fixed = [dim for dim in pattern.dims if not dim.variadic]
+        variadic = len(pattern.dims) > len(fixed)
+        if not axes and any(dim.broadcast for dim in pattern.dims):
+            return  # a scalar
+        if len(axes) < len(fixed) or (not variadic and len(axes) != len(fixed)):
+            raise Declined(f"operand {number} has {len(axes)} dimensions where {len(fixed)} are expected")
+        position = 0
+        run = len(axes) - len(fixed)
+        for dim in pattern.dims:
+            if dim.variadic:
+                self._bind_run(number, dim, axes[position : position + run], position)
+                position += run
+            else:
+                self._bind(number, dim, axes[position], position)
+                position += 1
+
+    def _bind_run(self, number: int, dim: Dim, axes: Sequence[Axis], position: int) -> None:
+        name = dim.names[0]
+        known = self.runs.setdefault(name, [])
+        for back, axis in enumerate(reversed(axes)):
+            key = f"*{name}{back}"
+            self.uses[key] = self.uses.get(key, 0) + 1
+            if axis is not ONE:
+                self.where.setdefault(key, []).append((number, position + len(axes) - 1 - back))
+            if dim.pinned:
+                self.pinned.add(key)
+            if back == len(known):
+                known.append(axis)
+            else:
+                known[back] = self.call.broadcast(known[back], axis)
+
+    def _bind(self, number: int, dim: Dim, axis: Axis, position: int) -> None:
+        for name in dim.names:
+            self.uses[name] = self.uses.get(name, 0) + 1
+            if dim.pinned:
+                self.pinned.add(name)
+        if dim.broadcast and axis.size == 1 and any(self._size(name) != 1 for name in dim.names):
+            self.call.pin(axis, "one position is repeated along a whole axis")
+            return
+        for name in dim.names:
+            self.where.setdefault(name, []).append((number, position))
+        if len(dim.names) == 1 and dim.names[0] not in self.names and not dim.names[0].isdigit():
+            self.names[dim.names[0]] = axis
+            return
+        self.call.unify(axis, self._product(dim.names, axis.size))
+
+    def _size(self, name: str) -> Size | None:
+        if name.isdigit():
+            return int(name)
+        if name in self.names:
+            return self.names[name].size
+        source = self.rule.sizes.get(name)
+        if source is None:
+            return None
+        value = source(self.call) if callable(source) else self.call.attribute(source, 1)
+        return int(value)
+
+    def _product(self, names: Sequence[str], whole: Size | None) -> Axis:
+        """The product of ``names``; of those not yet bound, at most one may have a size that only ``whole`` tells."""
+        sizes = [self._size(name) for name in names]
+        unknown = [index for index, size in enumerate(sizes) if size is None]
+        if unknown:
+            rest = None if whole is None else divide(whole, product_size(size for size in sizes if size is not None))
+            if len(unknown) > 1 or rest is None:
+                raise Declined(f"sizes do not fit {' '.join(names)}")
+            sizes[unknown[0]] = rest
+        parts: list[Axis] = []
+        for name, size in zip(names, sizes, strict=True):
+            if name.isdigit():
+                parts.append(self.call.fixed(size, "a fixed factor"))
+                continue
+            if name not in self.names:
+                assert size is not None
+                self.names[name] = self.call.space.leaf(size)
+            parts.append(self.names[name])
+        return self.call.space.product(parts)
+
+    # -- results --------------------------------------------------------------------------------------------------
+
+    def _result(self, number: int, pattern: Pattern) -> Axes | None:
+        sizes = self.call.result(number)
+        if pattern.ignored:
+            return None if sizes is None else tuple(self.call.fixed(size, "not related") for size in sizes)
+        plain = sum(not dim.variadic for dim in pattern.dims)
+        axes: list[Axis] = []
+        for dim in pattern.dims:
+            size = sizes[len(axes)] if sizes is not None and len(axes) < len(sizes) else None
+            if dim.variadic:
+                axes.extend(self._result_run(dim.names[0], len(axes), plain, sizes))
+                continue
+            for name in dim.names:
+                self.uses[name] = self.uses.get(name, 0) + 1
+                if dim.pinned:
+                    self.pinned.add(name)
+            if len(dim.names) == 1 and self._size(dim.names[0]) is None:
+                self.names[dim.names[0]] = self.call.fixed(size, "a size of this operator's own")
+            axes.append(self._product(dim.names, size))
+        return tuple(axes)
+
+    def _result_run(self, name: str, at: int, plain: int, sizes: tuple[Size, ...] | None) -> list[Axis]:
+        if name not in self.runs:
+            count = len(sizes) - plain if sizes is not None else max(map(len, self.runs.values()), default=0)
+            own = [sizes[at + index] if sizes is not None else None for index in range(count)]
+            self.runs[name] = [self.call.fixed(size, "a size of this operator's own") for size in reversed(own)]
+        for back in range(len(self.runs[name])):
+            key = f"*{name}{back}"
+            self.uses[key] = self.uses.get(key, 0) + 1
+        return list(reversed(self.runs[name]))
+
+    # -- what follows ---------------------------------------------------------------------------------------------
+
+    def _record(self) -> None:
+        call, rule = self.call, self.rule
+        everything = dict(self.names)
+        for name, run in self.runs.items():
+            everything.update({f"*{name}{back}": axis for back, axis in enumerate(run)})
+        statistics = {key for name in rule.statistics.split() for key in self._keys(name)}
+        outside = {key for pattern in self.results for dim in pattern.dims for n in dim.names for key in self._keys(n)}
+        for key, axis in everything.items():
+            if key in self.pinned:
+                call.pin(axis, f"axis '{key.strip('*')}' of this operator is fixed")
+            elif self.uses.get(key, 0) == 1 and key in self.where:
+                call.pin(axis, "an axis that occurs in this operand alone")
+            elif key in statistics:
+                call.mixes.append(Mix("statistics", axis, tuple(self.where[key]), self._places(key)))
+            elif key not in outside and key in self.where:
+                call.mixes.append(Mix("sum", axis, (self._to_mask(self.where[key]),)))
+        for operand, dim in rule.masked:
+            if call.operand(operand) is not None:
+                call.mixes.append(Mix("sum", call.axes(operand)[dim], ((operand, dim),)))
+        for term in rule.macs:
+            factors = [call.fixed(int(name), "a fixed factor") for name in term.split() if name.isdigit()]
+            keys = [key for name in term.split() if not name.isdigit() for key in self._keys(name)]
+            call.contractions.append((*factors, *(everything[key] for key in keys if key in everything)))
+        for attribute, name in rule.sites.items():
+            if attribute in call.attributes and self.names.get(name, ONE) is not ONE:
+                call.site(AttributeTarget(attribute), self.names[name])
+        for name, role in rule.roles.items():
+            call.roles.extend((everything[key], role) for key in self._keys(name) if key in everything)
+
+    def _keys(self, name: str) -> list[str]:
+        name = name.strip("*")
+        return [f"*{name}{back}" for back in range(len(self.runs[name]))] if name in self.runs else [name]
+
+    def _to_mask(self, places: list[tuple[int, int]]) -> tuple[int, int]:
+        """Of the operands that hold a summed axis one is masked: an activation, if there is one."""
+
+        def constant(place: tuple[int, int]) -> bool:
+            operand = self.call.operand(place[0])
+            return operand is not None and operand.constant
+
+        return min(places, key=constant)
+
+    def _places(self, key: str) -> tuple[tuple[int, int], ...]:
+        places: list[tuple[int, int]] = []
+        for number, pattern in enumerate(self.results):
+            position = 0
+            for dim in pattern.dims:
+                if dim.variadic:
+                    run = self.runs.get(dim.names[0], [])
+                    if key.startswith("*") and key in self._keys(dim.names[0]):
+                        places.append((number, position + len(run) - 1 - self._keys(dim.names[0]).index(key)))
+                    position += len(run)
+                else:
+                    if key in dim.names:
+                        places.append((number, position))
+                    position += 1
+        return tuple(places)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """An operator of a host, its rule, and the names of its operands in its own schema."""
+
+    operator: str
+    rule: Rule | RuleFunction
+    operands: tuple[str, ...] = ()
+
+
+_TABLE: dict[str, Binding] = {}
+
+
+def bind(operators: str, rule: Rule | RuleFunction, operands: str = "") -> None:
+    """Declare that ``operators`` (names such as ``onnx.Conv``, separated by spaces) follow ``rule``.
+
+    ``operands`` are the schema's names of the operands that the rule relates, in order.
+
+    Raises:
+        ValueError: an operator is declared twice.
+    """
+    for operator in operators.split():
+        if operator in _TABLE:
+            raise ValueError(f"operator {operator} is declared twice")
+        _TABLE[operator] = Binding(operator, rule, tuple(operands.split()))
+
+
+def lookup(operator: str) -> Binding | None:
+    """The binding of an operator, None where nobody declared it."""
+    return _TABLE.get(operator)
+
+
+def table() -> Mapping[str, Binding]:
+    """All bindings, read-only."""
+    return MappingProxyType(_TABLE)
+
+

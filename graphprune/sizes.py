@@ -1,0 +1,76 @@
+"""Sizes of axes: an ``int``, or a monomial over symbolic dimensions such as ``64*batch*height``.
+
+Reshape splits and merges dimensions, so the only arithmetic that sizes need is multiplication and exact division.
+Sums (a padded image, a grown cache) become a fresh symbol: nothing is ever assumed about them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+from typing import TypeAlias
+
+__all__ = ["Size", "Symbolic", "divide", "fresh", "product_size", "symbol"]
+
+
+@dataclass(frozen=True, slots=True)
+class Symbolic:
+    """``coefficient`` times the product of ``symbols`` (sorted names, repeated for powers)."""
+
+    coefficient: int
+    symbols: tuple[str, ...]
+
+    def __mul__(self, other: Size) -> Symbolic:
+        if isinstance(other, int):
+            return Symbolic(self.coefficient * other, self.symbols)
+        return Symbolic(self.coefficient * other.coefficient, tuple(sorted(self.symbols + other.symbols)))
+
+    __rmul__ = __mul__
+
+    def __str__(self) -> str:
+        factors = [str(self.coefficient)] if self.coefficient != 1 else []
+        return "*".join([*factors, *self.symbols])
+
+
+Size: TypeAlias = int | Symbolic
+
+_fresh = itertools.count()
+
+
+def symbol(name: str) -> Symbolic:
+    """The size of a symbolic dimension called ``name``; equal names are equal sizes."""
+    return Symbolic(1, (name,))
+
+
+def fresh() -> Symbolic:
+    """A size that nothing is known about."""
+    return symbol(f"?{next(_fresh)}")
+
+
+def product_size(sizes: Iterable[Size]) -> Size:
+    """The product of sizes; 1 for none."""
+    return reduce(lambda a, b: a * b, sizes, 1)
+
+
+def divide(a: Size, b: Size) -> Size | None:
+    """``a / b`` where it is exact, else None.
+
+    >>> divide(12, 4), divide(12, 5), str(divide(6 * symbol("n"), 3))
+    (3, None, '2*n')
+    """
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b if b and a % b == 0 else None
+    top = a if isinstance(a, Symbolic) else Symbolic(a, ())
+    bottom = b if isinstance(b, Symbolic) else Symbolic(b, ())
+    if not bottom.coefficient or top.coefficient % bottom.coefficient:
+        return None
+    remaining = Counter(top.symbols)
+    remaining.subtract(bottom.symbols)
+    if min(remaining.values(), default=0) < 0:
+        return None
+    coefficient = top.coefficient // bottom.coefficient
+    symbols = tuple(sorted(remaining.elements()))
+    return Symbolic(coefficient, symbols) if symbols else coefficient

@@ -1,0 +1,142 @@
+"""What a program looks like to graphprune: axes of every tensor, and what each operator does with them.
+
+A structure holds no weights and is never executed or stored: it is read from a host program, decided upon, and read
+again after each write.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from graphprune.axes import Axis, AxisSpace, Leaf, Pin
+from graphprune.rules.call import Axes, Call
+from graphprune.sizes import product_size
+
+__all__ = ["Group", "Parameter", "Slice", "Structure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A weight: its name, number of elements, bytes for each element, and whether it counts as a parameter.
+
+    Small integer tensors (shapes, indices) are stored like weights but do not count.
+    """
+
+    name: str
+    elements: int
+    itemsize: float
+    counts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A dimension of a parameter."""
+
+    tensor: str
+    dim: int
+
+    def __str__(self) -> str:
+        return f"{self.tensor}:{self.dim}"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Positions that stand or fall together in all ``slices``: one leaf that is not pinned.
+
+    ``role`` says what a position is; ``exact`` whether removing it equals feeding zeros (False where statistics are
+    taken over it, under a LayerNorm for instance).
+    """
+
+    name: str
+    leaf: Leaf
+    size: int
+    slices: tuple[Slice, ...]
+    role: str = "channel"
+    exact: bool = True
+
+
+@dataclass
+class Structure:
+    """Axes of all tensors of a program, its parameters, its calls in reading order, and what nobody declared."""
+
+    space: AxisSpace
+    tensors: dict[str, Axes | None] = field(default_factory=dict)
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    undeclared: Counter[str] = field(default_factory=Counter)
+
+    def axis(self, tensor: str, dim: int) -> Axis:
+        """The axis of a tensor's dimension.
+
+        Raises:
+            KeyError: no such tensor or dimension, or its shape is unknown.
+        """
+        axes = self.tensors.get(tensor)
+        if axes is None or not -len(axes) <= dim < len(axes):
+            raise KeyError(f"{tensor}:{dim}")
+        return axes[dim]
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """All groups that hold a parameter, in reading order."""
+        slices: dict[Leaf, dict[Slice, None]] = {}
+        for name in self.parameters:
+            for dim, axis in enumerate(self.tensors.get(name) or ()):
+                for leaf in self.leaves(axis):
+                    if not leaf.pinned and isinstance(leaf.size, int):
+                        slices.setdefault(leaf, {})[Slice(name, dim)] = None
+        roles = self._roles()
+        mixed = self._mixed()
+        return tuple(
+            Group(f"a{number}", leaf, int(leaf.size), tuple(places), roles.get(leaf, "channel"), leaf not in mixed)  # type: ignore[arg-type]
+            for number, (leaf, places) in enumerate(slices.items())
+        )
+
+    @cached_property
+    def _leaves(self) -> dict[int, list[Leaf]]:
+        return {}
+
+    def leaves(self, axis: Axis) -> list[Leaf]:
+        """The distinct leaves of an axis; remembered, because many tensors share axes."""
+        axis = self.space.find(axis)
+        known = self._leaves.get(id(axis))
+        if known is None:
+            known = self._leaves[id(axis)] = self.space.leaves(axis)
+        return known
+
+    def _roles(self) -> dict[Leaf, str]:
+        return {leaf: role for call in self.calls for axis, role in call.roles for leaf in self.leaves(axis)}
+
+    def _mixed(self) -> set[Leaf]:
+        return {
+            leaf
+            for call in self.calls
+            for mix in call.mixes
+            if mix.kind == "statistics"
+            for leaf in self.leaves(mix.axis)
+        }
+
+    def free(self, axes: Iterable[Axis]) -> bool:
+        """Whether any of ``axes`` has a position that can go."""
+        return any(not leaf.pinned for axis in axes for leaf in self.leaves(axis))
+
+    @property
+    def counted(self) -> list[Parameter]:
+        """The parameters that count."""
+        return [parameter for parameter in self.parameters.values() if parameter.counts]
+
+    def pins(self, axis: Axis) -> tuple[Pin, ...]:
+        """The reasons why ``axis`` cannot be cut, without repeats."""
+        return tuple(dict.fromkeys(pin for leaf in self.leaves(axis) for pin in leaf.pins))
+
+    def sizes(self, tensor: str) -> str:
+        """The shape of a tensor as text."""
+        axes = self.tensors.get(tensor)
+        return "unknown shape" if axes is None else "x".join(str(axis.size) for axis in axes) or "scalar"
+
+    def elements(self, tensor: str) -> object:
+        """The number of elements of a tensor (a :data:`~graphprune.sizes.Size`)."""
+        return product_size(axis.size for axis in self.tensors.get(tensor) or ())
