@@ -18,9 +18,18 @@ from numpy.typing import NDArray
 
 from graphprune.errors import ModelError
 
-__all__ = ["byte_size", "check_extent", "check_finite", "chunks", "graphs", "locate", "root_cause", "tensors"]
+__all__ = ["byte_size", "check_extent", "check_finite", "chunks", "graphs", "locate", "model_error", "root_cause", "tensors"]
 
 CHUNK_BYTES = 1 << 24
+MESSAGE_LETTERS = 400
+
+
+def model_error(where: str, what: str, remedy: str) -> ModelError:
+    """Return the error `where: what; remedy`, one line of bounded length whatever names from the model it quotes."""
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in f"{where}: {what}")
+    if len(shown) > MESSAGE_LETTERS:
+        shown = f"{shown[: MESSAGE_LETTERS // 2]} ... {shown[-MESSAGE_LETTERS // 2 :]}"
+    return ModelError(f"{shown}; {remedy}")
 
 
 def byte_size(dtype: ir.DataType, dims: tuple[int, ...] | list[int]) -> int:
@@ -40,26 +49,26 @@ def locate(folder: str | os.PathLike[str], location: str, what: str) -> Path:
         ModelError: the path is empty or absolute, leaves the folder (also by a symbolic link), or is no plain file.
     """
     if not location or "\0" in location:
-        raise ModelError(f"{what}: its external data names no file; export the model again")
+        raise model_error(what, f"its external data names no file", f"export the model again")
     remedy = "keep the data file in the model's own folder"
     if os.path.isabs(location) or PureWindowsPath(location).is_absolute():
-        raise ModelError(f"{what}: its external data path '{location}' is absolute; {remedy}")
+        raise model_error(what, f"its external data path '{location}' is absolute", f"{remedy}")
     base = os.path.realpath(folder)
     path = os.path.join(base, location)
     for resolved in (os.path.normpath(path), os.path.realpath(path)):
         if os.path.commonpath([base, resolved]) != base:
-            raise ModelError(f"{what}: its external data path '{location}' leaves the model's folder; {remedy}")
+            raise model_error(what, f"its external data path '{location}' leaves the model's folder", f"{remedy}")
     try:
         status = os.stat(path)
     except OSError as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        raise ModelError(f"{what}: its external data file '{location}' {reason}; put it beside the model") from error
+        raise model_error(what, f"its external data file '{location}' {reason}", f"put it beside the model") from error
     if not stat.S_ISREG(status.st_mode):
-        raise ModelError(f"{what}: its external data '{location}' is not a plain file; {remedy}")
+        raise model_error(what, f"its external data '{location}' is not a plain file", f"{remedy}")
     if status.st_nlink > 1:
-        raise ModelError(f"{what}: its external data file '{location}' has several hard links; make it a plain copy")
+        raise model_error(what, f"its external data file '{location}' has several hard links", f"make it a plain copy")
     if not os.access(path, os.R_OK):
-        raise ModelError(f"{what}: its external data file '{location}' may not be read; change its permissions")
+        raise model_error(what, f"its external data file '{location}' may not be read", f"change its permissions")
     return Path(folder, location)
 
 

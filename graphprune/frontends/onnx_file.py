@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from graphprune.errors import ModelError
 from graphprune.frontends.onnx_check import check_model
 from graphprune.frontends.onnx_data import byte_size, check_extent, graphs, locate, root_cause, tensors
+from graphprune.frontends.onnx_ranks import check_ranks
 
 __all__ = ["EXTERNAL", "MAX_PROTOBUF", "SOURCES", "load"]
 
@@ -151,6 +152,7 @@ def _from_proto(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.M
         for node in graph:
             for value in node.outputs:
                 _forget_negative(value)
+    check_ranks(model, where)
     return model
 
 
@@ -182,4 +184,5 @@ def _from_ir(source: ir.Model) -> ir.Model:
             path = locate(tensor.base_dir or os.getcwd(), os.fspath(tensor.location), named)
             needed = byte_size(tensor.dtype, list(tensor.shape.numpy()))
             check_extent(path, tensor.offset, tensor.length, needed, named)
+    check_ranks(model, where)
     return _note_sources(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -70,7 +70,8 @@ def _describe(graph: ir.Graph) -> Iterator[tuple[object, ...]]:
             elif attribute.type == ir.AttributeType.GRAPHS:
                 yield name, attribute.type.name, len(attribute.as_graphs())
             else:
-                yield name, attribute.type.name, repr(attribute.value)
+                value = attribute.value
+                yield name, attribute.type.name, tuple(value) if isinstance(value, Sequence) else str(value)
 
 
 def _attribute_tensors(attribute: ir.Attr) -> list[ir.TensorProtocol]:

@@ -56,11 +56,15 @@ class InputTarget:
 
 @dataclass(frozen=True, slots=True)
 class LengthSite:
-    """A number in the host that spells a size: after a cut it is ``offset`` plus the extents of ``axes``."""
+    """A number in the host that spells a size: after a cut it is the sum of the extents of ``axes``.
+
+    Where ``whole`` is given, the number means something only relative to that axis (a bound of a slice, which may be
+    negative or lie beyond the end) and is rewritten only if that axis is cut.
+    """
 
     target: AttributeTarget | InputTarget
     axes: Axes
-    offset: int = 0
+    whole: Axis | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +197,9 @@ class Call:
         """A new axis of which nothing can be removed."""
         return self.space.pinned(fresh() if size is None else size, self.why(reason))
 
-    def site(self, target: AttributeTarget | InputTarget, *axes: Axis, offset: int = 0) -> None:
-        """Record that the number at ``target`` is ``offset`` plus the extents of ``axes``."""
-        self.sites.append(LengthSite(target, axes, offset))
+    def site(self, target: AttributeTarget | InputTarget, *axes: Axis, whole: Axis | None = None) -> None:
+        """Record that the number at ``target`` is the sum of the extents of ``axes``."""
+        self.sites.append(LengthSite(target, axes, whole))
 
     def unknown_results(self, reason: str) -> list[Axes | None]:
         """Results about which only their sizes are known, pinned."""

@@ -83,8 +83,7 @@ def slice_(call: Call) -> list[Axes | None]:
     for index, (dim, start, end, step) in enumerate(zip(dims, starts, ends, steps, strict=True)):
         dim %= len(result)
         axis = result[dim]
-        whole = step == 1 and start == 0 and end is not None and end >= 2**31 - 1
-        if whole:
+        if step == 1 and start == 0 and end is not None and end >= 2**31 - 1:
             continue
         if not isinstance(axis.size, int) or start is None or end is None or step is None or step < 1:
             call.pin(axis, "slices an axis of symbolic size, at computed places, or backwards")
@@ -96,8 +95,8 @@ def slice_(call: Call) -> list[Axes | None]:
             call.pin(axis, "an empty slice")
         head, rest = call.space.split(axis, first)
         upto = call.space.split(rest, max(last - first, 0))[0]
-        call.site(AttributeTarget("starts", index) if old else InputTarget(1, index), head)
-        call.site(AttributeTarget("ends", index) if old else InputTarget(2, index), head, upto)
+        call.site(AttributeTarget("starts", index) if old else InputTarget(1, index), head, whole=axis)
+        call.site(AttributeTarget("ends", index) if old else InputTarget(2, index), head, upto, whole=axis)
         result[dim] = taken
         if step > 1:
             _pin_stride(call, rest, step)

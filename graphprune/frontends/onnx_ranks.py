@@ -1,0 +1,46 @@
+"""Refuse graphs whose operators cannot take the shapes they are given.
+
+ONNX's shape inference runs in its strict mode on a copy without weights and without declared intermediate shapes, so
+that only an operator's own refusal counts. ONNX Runtime runs the same checks when it loads a model.
+"""
+
+from __future__ import annotations
+
+import re
+
+import onnx
+import onnx_ir as ir
+from onnx import shape_inference
+
+from graphprune.errors import ModelError
+from graphprune.frontends.onnx_slim import slim_proto
+
+__all__ = ["check_ranks"]
+
+REFUSAL = re.compile(r"\(op_type:(\w+)(?:, node name: (.*?))?\): \[ShapeInferenceError\] (.*)")
+BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+NESTED = "Inference error(s)"
+
+
+def check_ranks(model: ir.Model, where: str) -> None:
+    """Check that every operator accepts the ranks and sizes of its operands, as far as these are known.
+
+    Raises:
+        ModelError: names the first node that does not.
+    """
+    proto = slim_proto(model, {})
+    for value in proto.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    try:
+        shape_inference.infer_shapes(proto, strict_mode=True)
+    except shape_inference.InferenceError as error:
+        for match in REFUSAL.finditer(str(error)):
+            operator, name, reason = match.groups()
+            # An operator defined by a function can fail inside it for lack of a default that ONNX Runtime knows.
+            if reason.startswith(NESTED) and operator not in BODIES:
+                continue
+            node = f"node '{name}' ({operator})" if name else f"a {operator} node"
+            raise ModelError(
+                f"{where}: {node} cannot take its operands ({reason.strip()}); export the model again"
+            ) from error

@@ -1,0 +1,199 @@
+"""Carries a selection out on an ONNX model: slices every initializer once and rewrites what spells a size.
+
+Weights are sliced lazily: a sliced tensor is evaluated when it is written, so a model with external data never has to
+fit into memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from graphprune.errors import ModelError
+from graphprune.rules.call import AttributeTarget, Axes, Call, IndexSite, InputTarget, LengthSite
+from graphprune.selection import Mask, Selection
+from graphprune.sizes import Size
+from graphprune.structure import Structure
+
+__all__ = ["slice_model"]
+
+
+def slice_model(model: ir.Model, structure: Structure, selection: Selection) -> bool:
+    """Remove from ``model``, in place, all positions that ``selection`` does not keep; tells whether any went.
+
+    ``structure`` must have been read from this model.
+
+    Raises:
+        ModelError: a number in the graph cannot be made to spell the new size.
+    """
+    changed = False
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            changed |= _slice_initializer(value, structure.tensors.get(name), selection)
+    nodes = {node.name: node for graph in model.graphs() for node in graph}
+    for call in structure.calls:
+        if call.sites:
+            changed |= _Sites(model, nodes[call.node], call, selection).rewrite()
+    for graph in model.graphs():
+        for node in graph:
+            for value in node.outputs:
+                _reshape(value, structure.tensors.get(value.name or ""), selection)
+    return changed
+
+
+def _slice_initializer(value: ir.Value, axes: Axes | None, selection: Selection) -> bool:
+    tensor = value.const_value
+    masks = {dim: selection.mask(axis) for dim, axis in enumerate(axes or ()) if selection.cuts(axis)}
+    if tensor is None or not masks:
+        return False
+    value.const_value = _sliced(tensor, masks)
+    value.shape = ir.Shape(value.const_value.shape)
+    return True
+
+
+def _sliced(tensor: ir.TensorProtocol, masks: dict[int, Mask]) -> ir.TensorProtocol:
+    kept = {dim: np.flatnonzero(mask) for dim, mask in masks.items()}
+    shape = [len(kept[dim]) if dim in kept else int(size) for dim, size in enumerate(tensor.shape)]  # type: ignore[call-overload]
+
+    def evaluate() -> ir.TensorProtocol:
+        array = tensor.numpy()
+        # The outermost cut first: of external data only the rows that stay are then read.
+        for dim in sorted(kept):
+            array = np.take(array, kept[dim], axis=dim)
+        return ir.tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=tensor.name)
+
+    return ir.LazyTensor(evaluate, dtype=tensor.dtype, shape=ir.Shape(shape), name=tensor.name)
+
+
+def _reshape(value: ir.Value, axes: Axes | None, selection: Selection) -> None:
+    """State the new extents of an intermediate value; symbolic dimensions stay as they are."""
+    if axes is None or value.shape is None or len(value.shape) != len(axes):
+        return
+    counts = [selection.count(axis) if isinstance(axis.size, int) else None for axis in axes]
+    value.shape = ir.Shape(
+        [count if isinstance(count, int) else dim for count, dim in zip(counts, value.shape, strict=True)]
+    )
+
+
+class _Sites:
+    """The numbers in one node that spell sizes."""
+
+    def __init__(self, model: ir.Model, node: ir.Node, call: Call, selection: Selection) -> None:
+        self.model, self.node, self.call, self.selection = model, node, call, selection
+
+    def rewrite(self) -> bool:
+        """Set all numbers to what they must be; tells whether any changed."""
+        changed = False
+        numbers: dict[int, dict[int, int]] = {}
+        for site in self.call.sites:
+            if isinstance(site, IndexSite):
+                changed |= self._renumber(site)
+                continue
+            if site.whole is not None and not self.selection.cuts(site.whole):
+                continue
+            wanted = self._wanted(site)
+            if isinstance(site.target, AttributeTarget):
+                changed |= self._attribute(site.target, wanted)
+            elif (number := self._missing(site.target, wanted)) is not None:
+                numbers.setdefault(site.target.operand, {})[site.target.index] = number
+        for operand, missing in numbers.items():
+            self._operand(operand, missing)
+        return changed or bool(numbers)
+
+    def _wanted(self, site: LengthSite) -> Size:
+        counts = [self.selection.count(axis) for axis in site.axes]
+        return counts[0] if len(counts) == 1 else sum(count for count in counts if isinstance(count, int))
+
+    def _attribute(self, target: AttributeTarget, wanted: Size) -> bool:
+        attribute = self.node.attributes[target.name]
+        if not isinstance(wanted, int):
+            return False
+        if target.index is None:
+            if attribute.value == wanted:
+                return False
+            self.node.attributes[target.name] = ir.AttrInt64(target.name, wanted)
+            return True
+        values = list(attribute.value)
+        if values[target.index] == wanted:
+            return False
+        values[target.index] = wanted
+        self.node.attributes[target.name] = ir.AttrInt64s(target.name, values)
+        return True
+
+    def _missing(self, target: InputTarget, wanted: Size) -> int | None:
+        """The number to write into an operand; None where it already has, or will come to have, the right value."""
+        operand = self.call.operand(target.operand)
+        assert operand is not None and operand.elements is not None
+        element = operand.elements[target.index]
+        if element.after(self.selection) == wanted:
+            return None
+        if not isinstance(wanted, int):
+            raise ModelError(
+                f"node '{self.node.name}': operand '{operand.name}' computes a size that does not follow the cut; "
+                "exclude the layers that feed it"
+            )
+        return wanted
+
+    def _renumber(self, site: IndexSite) -> bool:
+        source, old = self.selection.mask(site.source), np.asarray(self.call.array(site.operand))
+        size = len(source)
+        positions = np.where(old < 0, old + size, old).reshape(-1)
+        if site.result is not None:
+            positions = positions[self.selection.mask(site.result)]
+        new = (np.cumsum(source) - 1)[positions].astype(old.dtype)
+        new = new.reshape(()) if old.ndim == 0 else new
+        if new.shape == old.shape and np.array_equal(new, np.where(old < 0, old + size, old)):
+            return False
+        self._set_constant(site.operand, new)
+        return True
+
+    # -- operands -------------------------------------------------------------------------------------------------
+
+    def _operand(self, index: int, numbers: dict[int, int]) -> None:
+        value = self.node.inputs[index]
+        assert value is not None
+        if value.const_value is not None:
+            array = value.const_value.numpy().copy()
+            flat = array.reshape(-1)
+            for position, number in numbers.items():
+                flat[position] = number
+            self._set_constant(index, flat.reshape(array.shape))
+            return
+        operand = self.call.operand(index)
+        assert operand is not None and operand.elements is not None
+        self._overwrite(index, value, len(operand.elements), numbers)
+
+    def _set_constant(self, index: int, array: np.ndarray) -> None:  # type: ignore[type-arg]
+        value = self.node.inputs[index]
+        assert value is not None and value.const_value is not None
+        tensor = ir.tensor(array, dtype=value.const_value.dtype, name=value.name)
+        if len(value.uses()) == 1 and not value.is_graph_output():
+            value.const_value = tensor
+            value.shape = ir.Shape(tensor.shape)
+            return
+        self.node.replace_input_with(index, self._constant(f"{value.name}__{self.node.name}", array))
+
+    def _constant(self, name: str, array: np.ndarray) -> ir.Value:  # type: ignore[type-arg]
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.model.graph.initializers[name] = value
+        return value
+
+    def _overwrite(self, index: int, value: ir.Value, length: int, numbers: dict[int, int]) -> None:
+        """Replace some elements of a computed vector: Where(mask, numbers, computed)."""
+        mask, literal = np.zeros(length, dtype=np.bool_), np.zeros(length, dtype=np.int64)
+        for position, number in numbers.items():
+            mask[position], literal[position] = True, number
+        base = f"{self.node.name}__size{index}"
+        where = ir.node(
+            "Where",
+            inputs=[self._constant(f"{base}_mask", mask), self._constant(f"{base}_number", literal), value],
+            name=base,
+        )
+        where.outputs[0].name = base
+        where.outputs[0].type = value.type
+        where.outputs[0].shape = ir.Shape([length])
+        graph = self.node.graph
+        assert graph is not None
+        graph.insert_before(self.node, where)
+        self.node.replace_input_with(index, where.outputs[0])
