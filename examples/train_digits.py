@@ -1,7 +1,8 @@
 """Train the network that ships with graphprune, and write ``models/data/digits.onnx`` and ``digits_test.npz``.
 
 A residual CNN with squeeze-and-excitation and a concatenation of two branches, on scikit-learn's 8x8 digits; the test
-set is a stratified third that training never sees. About a minute on two cores::
+set is a stratified third that training never sees. A group lasso on what is cut together makes channels that the task
+does not need small, as one would before pruning. Under a minute on two cores::
 
     pip install -e '.[torch]' scikit-learn
     python examples/train_digits.py
@@ -79,6 +80,43 @@ class Digits(nn.Sequential):
         )
 
 
+def coupled(model: Digits) -> list[list[tuple[Tensor, int]]]:
+    """The parameter slices that stand or fall together: one list a group, each entry a tensor and its dimension."""
+    stem, first, branches, down, second, *_, head = model
+    half = branches.narrow[0].out_channels
+    streams = [
+        [*_outputs(stem[0], stem[1]), *_residual(first), *((unit[0].weight, 1) for unit in branches.children())],
+        [*_outputs(down[0], down[1]), *_residual(second), (head.weight, 1)],
+    ]
+    hidden = [[*_outputs(block.expand[0], block.expand[1]), (block.project.weight, 1)] for block in (first, second)]
+    squeezed = [[*_outputs(block.squeeze), (block.excite.weight, 1)] for block in (first, second)]
+    parts = [
+        [*_outputs(branches.narrow[0], branches.narrow[1]), (down[0].weight[:, :half], 1)],
+        [*_outputs(branches.wide[0], branches.wide[1]), (down[0].weight[:, half:], 1)],
+    ]
+    return [*streams, *hidden, *squeezed, *parts]
+
+
+def _outputs(*modules: nn.Module) -> list[tuple[Tensor, int]]:
+    return [(parameter, 0) for module in modules for parameter in module.parameters()]
+
+
+def _residual(block: Residual) -> list[tuple[Tensor, int]]:
+    inputs = [(block.expand[0].weight, 1), (block.squeeze.weight, 1)]
+    return [*_outputs(block.project, block.norm, block.excite), *inputs]
+
+
+def group_lasso(model: Digits) -> Tensor:
+    """The sum over all channels of the norm of everything that goes with the channel (Wen et al. 2016)."""
+    total = torch.zeros(())
+    for slices in coupled(model):
+        squares = [tensor.transpose(0, dim).flatten(1).square().sum(1) for tensor, dim in slices if tensor.dim() > 1]
+        squares += [tensor.square() for tensor, dim in slices if tensor.dim() == 1]
+        width = sum(tensor.numel() // tensor.shape[dim] for tensor, dim in slices)
+        total = total + width**0.5 * (torch.stack(squares).sum(0) + 1e-12).sqrt().sum()
+    return total
+
+
 def shifted(images: Tensor) -> Tensor:
     """Every image moved by at most one pixel in each direction, the border filled with zeros."""
     n, _, height, width = images.shape
@@ -88,7 +126,7 @@ def shifted(images: Tensor) -> Tensor:
     return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def train(images: Tensor, labels: Tensor, epochs: int) -> Digits:
+def train(images: Tensor, labels: Tensor, epochs: int, lasso: float) -> Digits:
     """The trained network, in evaluation mode."""
     model = Digits()
     batch = 64
@@ -100,6 +138,7 @@ def train(images: Tensor, labels: Tensor, epochs: int) -> Digits:
         for start in range(0, len(order) - batch + 1, batch):
             chosen = order[start : start + batch]
             loss = functional.cross_entropy(model(shifted(images[chosen])), labels[chosen], label_smoothing=0.05)
+            loss = loss + lasso * group_lasso(model)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -112,7 +151,8 @@ def train(images: Tensor, labels: Tensor, epochs: int) -> Digits:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=DATA, help="folder to write to")
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--lasso", type=float, default=2e-3, help="weight of the group lasso")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     random.seed(arguments.seed)
@@ -124,7 +164,7 @@ def main() -> None:
     train_images, test_images, train_labels, test_labels = train_test_split(
         images, labels, test_size=600, stratify=labels, random_state=arguments.seed
     )
-    model = train(torch.from_numpy(train_images), torch.from_numpy(train_labels), arguments.epochs)
+    model = train(torch.from_numpy(train_images), torch.from_numpy(train_labels), arguments.epochs, arguments.lasso)
     with torch.no_grad():
         correct = (model(torch.from_numpy(test_images)).argmax(1).numpy() == test_labels).mean()
     parameters = sum(p.numel() for p in model.parameters())
