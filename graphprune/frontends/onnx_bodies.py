@@ -13,11 +13,17 @@ from graphprune.rules.call import Axes, Call, Declined
 if TYPE_CHECKING:
     from graphprune.frontends.onnx_reader import Reader
 
-__all__ = ["READERS"]
+__all__ = ["READERS", "border"]
 
 
 def _body(node: ir.Node, name: str) -> ir.Graph:
     return node.attributes[name].as_graph()
+
+
+def border(node: ir.Node) -> tuple[str, ...]:
+    """Names of the values that the bodies of a node take and give."""
+    bodies = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+    return tuple(value.name or "" for body in bodies for value in (*body.inputs, *body.outputs))
 
 
 def _enter(reader: Reader, call: Call, values: Sequence[ir.Value], given: Sequence[Axes | None]) -> None:

@@ -155,6 +155,8 @@ class Reader:
             attributes,
             [sizes_of(value) for value in node.outputs],
             self.opset,
+            tuple(value.name or "" for value in node.outputs),
+            onnx_bodies.border(node),
         )
 
     def _pin_unrelated(self, call: Call) -> None:

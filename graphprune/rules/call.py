@@ -104,6 +104,10 @@ class Call:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     result_sizes: list[tuple[Size, ...] | None] = field(default_factory=list)
     opset: int = 0
+    results: tuple[str, ...] = ()
+    """Names of the tensors that it makes."""
+    border: tuple[str, ...] = ()
+    """Names of what its bodies take and give (If, Loop, Scan); they share axes with its operands and results."""
     sites: list[Site] = field(default_factory=list)
     mixes: list[Mix] = field(default_factory=list)
     contractions: list[Axes] = field(default_factory=list)
