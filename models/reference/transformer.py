@@ -44,7 +44,7 @@ def vit(
 
 def fused_attention(b: GraphBuilder, x: Value, heads: int) -> Value:
     """Self-attention whose projection is viewed as [3, heads, width] and taken apart by Gather."""
-    n, length, c = x.shape
+    n, length, _ = x.shape
     qkv = b.linear(x, 3 * x[2])
     shape = (n, length, 3, heads, x[2] // heads)
     qkv = b.transpose(b.reshape(qkv, [0, 0, 3, heads, x[2] // heads], shape), 2, 0, 3, 1, 4)
