@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from graphprune.models.reference.blocks import conv_bn
-from graphprune.models.reference.builder import GraphBuilder, Value
+from graphprune.models.reference.builder import Array, GraphBuilder, Value
 
 __all__ = ["unet", "yolo"]
 
@@ -91,7 +91,9 @@ def double(b: GraphBuilder, x: Value) -> Value:
 
 def detect(b: GraphBuilder, levels: list[Value], classes: int, bins: int, size: int) -> None:
     """Add the head: per level a box and a class branch, then distances decoded to boxes over all anchors."""
-    boxes, scores, anchors = [], [], []
+    boxes: list[Value] = []
+    scores: list[Value] = []
+    anchors: list[Array] = []
     for index, level in enumerate(levels):
         with b.scope(f"head{index}"):
             for branch, found in ((4 * bins, boxes), (classes, scores)):

@@ -14,6 +14,8 @@ __all__ = ["swin_t"]
 def swin_t(*, tiny: bool = False, width: int | None = None, classes: int = 1000, seed: int = 0) -> onnx.ModelProto:
     """Build Swin-T; activations are [n, h, w, c]."""
     b = GraphBuilder(name="swin_t", seed=seed)
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
     if tiny:
         width, depths, heads, size, patch, window = width or 12, (2, 2), (2, 4), 32, 4, 2
     else:
