@@ -1,0 +1,28 @@
+"""Passes: steps that change a model in place, alone or in a pipeline."""
+
+from __future__ import annotations
+
+from graphprune.passes.base import Context, Pass, Report, passes, register, run_passes
+from graphprune.passes.canonicalize import Canonicalize, canonicalize
+from graphprune.passes.clones import merge_clones
+from graphprune.passes.eliminate_dead_nodes import EliminateDeadNodes
+from graphprune.passes.interop import AsIrPass, FromIrPass
+from graphprune.passes.pipeline import format_pipeline, make_pass, parse_pipeline
+
+__all__ = [
+    "AsIrPass",
+    "Canonicalize",
+    "Context",
+    "EliminateDeadNodes",
+    "FromIrPass",
+    "Pass",
+    "Report",
+    "canonicalize",
+    "format_pipeline",
+    "make_pass",
+    "merge_clones",
+    "parse_pipeline",
+    "passes",
+    "register",
+    "run_passes",
+]

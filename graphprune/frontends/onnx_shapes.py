@@ -19,8 +19,10 @@ from graphprune.frontends.onnx_slim import INVENTED_PREFIX, slim_proto
 __all__ = ["clear_shapes", "infer_shapes"]
 
 
-def infer_shapes(model: ir.Model) -> None:
+def infer_shapes(model: ir.Model) -> bool:
     """Fill ``shape`` and ``type`` of as many values of ``model`` as possible, in place, subgraphs included.
+
+    Returns whether anything new was learned.
 
     Symbolic names come from the graph's inputs only; a dimension that nothing determines stays unnamed. Shapes
     already stored on values are believed where inference finds nothing, unless any of them contradicts it (as after
@@ -29,14 +31,15 @@ def infer_shapes(model: ir.Model) -> None:
     Raises:
         ModelError: when ONNX's inference rejects the graph as a whole.
     """
-    fill_constants(model)
+    learned = fill_constants(model)
     names = _declared_names(model)
     inferred = _run(model, stored={})
     stored = _stored(model, inferred, names)
     if stored:
         inferred = _run(model, stored)
     for value, type_proto in inferred.items():
-        _assign(value, type_proto, names)
+        learned |= _assign(value, type_proto, names)
+    return learned
 
 
 def clear_shapes(model: ir.Model) -> None:
@@ -49,16 +52,20 @@ def clear_shapes(model: ir.Model) -> None:
                     output.shape = None
 
 
-def fill_constants(model: ir.Model) -> None:
-    """Give each initializer the shape and type of its tensor; neither is ever in doubt."""
+def fill_constants(model: ir.Model) -> bool:
+    """Give each initializer the shape and type of its tensor; returns whether one had another."""
+    changed = False
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
             if tensor is not None:
                 if value.shape is None or list(value.shape) != list(tensor.shape):
                     value.shape = ir.Shape(tensor.shape)
+                    changed = True
                 if value.type is None or value.dtype != tensor.dtype:
                     value.type = ir.TensorType(tensor.dtype)
+                    changed = True
+    return changed
 
 
 def _run(model: ir.Model, stored: dict[str, onnx.TypeProto]) -> dict[ir.Value, onnx.TypeProto]:
@@ -158,33 +165,28 @@ def _shape(proto: onnx.TypeProto | None) -> list[int | str | None] | None:
     ]
 
 
-def _assign(value: ir.Value, proto: onnx.TypeProto, names: set[str]) -> None:
-    """Write an inferred type into ``value``, dropping the dimension names that inference invented."""
-    if not proto.WhichOneof("value"):
-        return
+def _assign(value: ir.Value, proto: onnx.TypeProto, names: set[str]) -> bool:
+    """Write an inferred type into ``value``, without the dimension names that inference invented; True if new."""
+    if value.is_initializer() or not proto.WhichOneof("value"):
+        return False
+    changed = False
     elem = ir.serde.deserialize_type_proto_for_type(proto)
-    if elem is not None and (value.type is None or value.type != elem) and _typed(proto):
+    if elem is not None and value.type != elem and _typed(proto):
         value.type = elem
-    if value.is_initializer():
-        return
+        changed = True
     dims = _shape(proto)
-    if dims is None:
-        return
+    if dims is None or value.is_graph_input() and value.shape is not None:
+        return changed
+    found = [_dim(dim, names) for dim in dims]
     if value.shape is not None and len(value.shape) == len(dims):
-        _refine(value, dims, names)
-        return
-    value.shape = ir.Shape([_dim(dim, names) for dim in dims])
-
-
-def _refine(value: ir.Value, dims: list[int | str | None], names: set[str]) -> None:
-    """Replace the dims of ``value`` that inference knows better; graph inputs keep what they declare."""
-    assert value.shape is not None
-    merged = [
-        here if (there is None or isinstance(there, ir.SymbolicDim) and there.value is None) else there
-        for here, there in zip(value.shape, (_dim(dim, names) for dim in dims), strict=True)
-    ]
-    if merged != list(value.shape) and not value.is_graph_input():
-        value.shape = ir.Shape(merged)
+        found = [
+            old if isinstance(new, ir.SymbolicDim) and new.value is None else new
+            for old, new in zip(value.shape, found, strict=True)
+        ]
+    if value.shape is not None and list(value.shape) == found:
+        return changed
+    value.shape = ir.Shape(found)
+    return True
 
 
 def _dim(dim: int | str | None, names: set[str]) -> int | ir.SymbolicDim:

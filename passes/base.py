@@ -1,0 +1,105 @@
+"""What a pass is: a frozen dataclass whose fields are its options, with a contract that can be checked."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeVar
+
+import onnx_ir as ir
+
+from graphprune.errors import UsageError
+
+__all__ = ["Context", "Pass", "Report", "passes", "register", "run_passes"]
+
+P = TypeVar("P", bound="type[Pass]")
+
+_REGISTRY: dict[str, type[Pass]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a pass did.
+
+    ``modified`` is true exactly when the model is no longer what it was; ``counts`` says how often each thing was
+    done; ``notes`` are sentences for the user.
+    """
+
+    modified: bool
+    counts: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Context:
+    """What the passes of one pipeline share.
+
+    ``original`` is the model before the first pass; ``reports`` holds each pass's report in the order they ran;
+    ``data`` holds what one pass leaves for a later one, under the leaving pass's name.
+    """
+
+    original: ir.Model | None = None
+    reports: list[tuple[str, Report]] = field(default_factory=list)
+    data: dict[str, object] = field(default_factory=dict)
+
+    def ran(self, name: str) -> bool:
+        """Return whether the pass called ``name`` has run."""
+        return any(done == name for done, _ in self.reports)
+
+
+class Pass(ABC):
+    """A step that changes a model in place; subclasses are frozen dataclasses.
+
+    ``requires`` names passes that must have run earlier in the same pipeline.
+    """
+
+    name: ClassVar[str]
+    requires: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+
+    @abstractmethod
+    def run(self, model: ir.Model, context: Context) -> Report:
+        """Change ``model`` in place and say what was done; idempotent."""
+
+    def __call__(self, model: ir.Model, context: Context | None = None) -> Report:
+        """Run alone or as one step of a pipeline, and record the report in ``context``."""
+        context = Context() if context is None else context
+        report = self.run(model, context)
+        context.reports.append((self.name, report))
+        return report
+
+
+def register(cls: P) -> P:
+    """Class decorator: let pipelines use this pass by its name."""
+    if _REGISTRY.setdefault(cls.name, cls) is not cls:
+        raise UsageError(f"two passes are called '{cls.name}': rename {cls.__qualname__}")
+    return cls
+
+
+def passes() -> Mapping[str, type[Pass]]:
+    """Return the registered passes by name."""
+    return dict(sorted(_REGISTRY.items()))
+
+
+def run_passes(model: ir.Model, steps: Sequence[Pass], context: Context | None = None) -> Context:
+    """Run ``steps`` on ``model`` in place, in order, and return the context with their reports.
+
+    Raises:
+        UsageError: before anything runs, when a pass comes without one that it requires.
+    """
+    context = Context() if context is None else context
+    before = {name for name, _ in context.reports}
+    for step in steps:
+        for required in step.requires:
+            if required not in before:
+                raise UsageError(f"pass '{step.name}' needs '{required}' before it: put {required} in front of it")
+        before.add(step.name)
+    for step in steps:
+        step(model, context)
+    return context

@@ -1,0 +1,112 @@
+"""Remove nodes whose output is their input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from graphprune.passes.tensors import bypass, nodes_of, read_small
+
+__all__ = ["remove_noops"]
+
+
+def remove_noops(model: ir.Model) -> int:
+    """By-pass every node that hands its first input on unchanged; returns how many are gone.
+
+    Names of graph outputs stay, and with them a node that nothing else can take the name from. Values need the shapes
+    of :func:`graphprune.frontends.onnx_shapes.infer_shapes`.
+    """
+    count = 0
+    opset = model.opset_imports.get("", 1)
+    for node in list(nodes_of(model)):
+        test = _TESTS.get(node.op_type) if node.domain == "" else None
+        if test is not None and node.inputs and node.outputs and test(node, opset):
+            count += bypass(node)
+    return count
+
+
+def _identity(node: ir.Node, opset: int) -> bool:
+    return True
+
+
+def _dropout(node: ir.Node, opset: int) -> bool:
+    """Dropout drops nothing unless it is told, since opset 12 by an input, that it is training."""
+    if opset < 7:
+        attribute = node.attributes.get("is_test")
+        return attribute is not None and attribute.as_int() == 1
+    if opset < 12 or len(node.inputs) < 3 or node.inputs[2] is None:
+        return True
+    training = read_small(node.inputs[2])
+    return training is not None and not training.any()
+
+
+def _cast(node: ir.Node, opset: int) -> bool:
+    source = node.inputs[0]
+    to = node.attributes.get("to")
+    return source is not None and to is not None and not to.is_ref() and source.dtype == to.as_int()
+
+
+def _transpose(node: ir.Node, opset: int) -> bool:
+    perm = node.attributes.get("perm")
+    return perm is not None and not perm.is_ref() and list(perm.as_ints()) == sorted(perm.as_ints())
+
+
+def _reshape(node: ir.Node, opset: int) -> bool:
+    """A constant target repeats the input's shape: as numbers, as 0 for "the same", or as one -1."""
+    source = node.inputs[0]
+    target = read_small(node.inputs[1]) if len(node.inputs) > 1 else None
+    if source is None or source.shape is None or target is None or len(target) != len(source.shape):
+        return False
+    zero = node.attributes.get("allowzero")
+    if zero is not None and zero.as_int() and 0 in target:
+        return False
+    dims = list(source.shape)
+    same = [extent in (0, dim) for extent, dim in zip(target.tolist(), dims, strict=True)]
+    free = [extent == -1 for extent in target.tolist()]
+    return all(a or b for a, b in zip(same, free, strict=True)) and sum(free) <= 1
+
+
+def _flatten(node: ir.Node, opset: int) -> bool:
+    source = node.inputs[0]
+    axis = node.attributes.get("axis")
+    at = 1 if axis is None else axis.as_int()
+    return source is not None and source.shape is not None and len(source.shape) == 2 and at in (1, -1)
+
+
+def _expand(node: ir.Node, opset: int) -> bool:
+    source = node.inputs[0]
+    target = read_small(node.inputs[1])
+    if source is None or source.shape is None or target is None or len(target) > len(source.shape):
+        return False
+    last = list(source.shape)[len(source.shape) - len(target) :]
+    return all(extent in (1, dim) for extent, dim in zip(target.tolist(), last, strict=True))
+
+
+def _single(node: ir.Node, opset: int) -> bool:
+    return len(node.inputs) == 1
+
+
+def _pad(node: ir.Node, opset: int) -> bool:
+    if opset < 11:
+        pads = node.attributes.get("pads")
+        return pads is not None and not any(pads.as_ints())
+    amounts = read_small(node.inputs[1]) if len(node.inputs) > 1 else None
+    return amounts is not None and not amounts.any()
+
+
+_TESTS: dict[str, Callable[[ir.Node, int], bool]] = {
+    "Cast": _cast,
+    "Concat": _single,
+    "Dropout": _dropout,
+    "Expand": _expand,
+    "Flatten": _flatten,
+    "Identity": _identity,
+    "Max": _single,
+    "Mean": _single,
+    "Min": _single,
+    "Pad": _pad,
+    "Reshape": _reshape,
+    "Sum": _single,
+    "Transpose": _transpose,
+}
