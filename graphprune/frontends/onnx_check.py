@@ -9,25 +9,21 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
 from graphprune.errors import ModelError
-from graphprune.frontends.onnx_data import byte_size, check_extent, locate
+from graphprune.frontends.messages import model_error
+from graphprune.frontends.onnx_data import CONTRACTIONS, byte_size, check_extent, locate
 
-__all__ = ["CONTRACTIONS", "check_model"]
-
-CONTRACTIONS = frozenset(
-    {"Conv", "ConvInteger", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "GRU", "Gemm", "LSTM", "MatMul"}
-    | {"MatMulInteger", "QLinearConv", "QLinearMatMul", "RNN"}
-)
-"""Operators whose constant operands are weights in the narrow sense: sums of products run over their axes."""
+__all__ = ["check_model"]
 
 MAX_ELEMENTS = 1 << 48
 MAX_RANK = 64
+MAX_DEPTH = 16
 EXPORT = "export the model again"
 
 TYPED_FIELDS: dict[int, str] = {
@@ -44,16 +40,22 @@ TYPED_FIELDS: dict[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a graph may refer to: the model's name for messages, opsets, names of the enclosing graphs, data folder."""
+    """What a graph may refer to.
+
+    `where` names the model, `folder` holds its data, `outer` are the values of the graphs around, `empty` those of them
+    that are initializers without elements, `depth` is how many graphs are around.
+    """
 
     where: str
     opsets: Mapping[str, int]
-    outer: frozenset[str]
     folder: Path | None
+    outer: frozenset[str] = frozenset()
+    empty: frozenset[str] = frozenset()
+    depth: int = 0
 
     def fail(self, what: str, remedy: str = EXPORT) -> ModelError:
         """Return the error that says `what` is wrong in this model and what to do."""
-        return ModelError(f"{self.where}: {what}; {remedy}")
+        return model_error(self.where, what, remedy)
 
 
 def check_model(proto: onnx.ModelProto, where: str, folder: Path | None) -> None:
@@ -67,7 +69,7 @@ def check_model(proto: onnx.ModelProto, where: str, folder: Path | None) -> None
     Raises:
         ModelError: one line that names file, node or tensor, and the remedy.
     """
-    scope = Scope(where, _opsets(proto.opset_import, where), frozenset(), folder)
+    scope = Scope(where, _opsets(proto.opset_import, where), folder)
     if not proto.HasField("graph"):
         raise scope.fail("it holds no graph, so it is not an ONNX model", "pass the .onnx file of a network")
     if proto.ir_version < 1:
@@ -90,8 +92,7 @@ def check_model(proto: onnx.ModelProto, where: str, folder: Path | None) -> None
         name = f"function '{function.domain}::{function.name}'"
         _text(scope, "a local function", function.name, function.domain, *function.input, *function.output)
         opsets = {**scope.opsets, **_opsets(function.opset_import, where)}
-        inner = Scope(where, opsets, frozenset(), folder)
-        _check_nodes(inner, name, function.node, function.input, (), function.output)
+        _check_nodes(Scope(where, opsets, folder), name, function.node, function.input, {}, function.output)
     _check_graph(scope, proto.graph, "the graph")
 
 
@@ -103,13 +104,23 @@ def _opsets(imports: Iterable[onnx.OperatorSetIdProto], where: str) -> dict[str,
         domain = "" if entry.domain == "ai.onnx" else entry.domain
         shown = f"'{domain}'" if domain else "ai.onnx"
         if entry.version < 1 or opsets.setdefault(domain, entry.version) != entry.version:
-            raise ModelError(f"{where}: its operator set version for {shown} is contradictory or below 1; {EXPORT}")
+            raise model_error(where, f"its operator set version for {shown} is contradictory or below 1", EXPORT)
         if entry.version > newest.get(domain, entry.version):
-            raise ModelError(
-                f"{where}: operator set {entry.version} of {shown} is newer than {newest[domain]}, the newest that "
-                f"onnx {onnx.__version__} knows; upgrade onnx, or export with an older operator set"
+            raise model_error(
+                where,
+                f"operator set {entry.version} of {shown} is newer than {newest[domain]}, the newest that onnx "
+                f"{onnx.__version__} knows",
+                "upgrade onnx, or export with an older operator set",
             )
     return opsets
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _text(scope: Scope, what: str, *texts: object) -> None:
@@ -122,16 +133,18 @@ def _text(scope: Scope, what: str, *texts: object) -> None:
 
 def _check_graph(scope: Scope, graph: onnx.GraphProto, name: str) -> set[str]:
     """Check one graph and everything in it; returns the names that it takes from the graphs around it."""
+    if scope.depth > MAX_DEPTH:
+        raise scope.fail(f"graphs are nested more than {MAX_DEPTH} deep")
     _text(scope, name, graph.name, *(value.name for value in graph.input), *(value.name for value in graph.output))
     _text(scope, name, *(value.name for value in graph.value_info))
     if len(graph.sparse_initializer):
         raise scope.fail(f"{name} has sparse initializers, which are not supported", "store them dense")
     for value in (*graph.input, *graph.output, *graph.value_info):
         _check_type(scope, f"value '{value.name}'", value.type)
-    initializers = set()
+    initializers = {}
     for tensor in graph.initializer:
         _check_tensor(scope, f"initializer '{tensor.name}'", tensor)
-        initializers.add(tensor.name)
+        initializers[tensor.name] = 0 in tensor.dims
     inputs = [value.name for value in graph.input]
     if "" in initializers or "" in inputs or len(set(inputs)) != len(inputs):
         raise scope.fail(f"{name} has inputs or initializers that have no name, or the same name twice")
@@ -143,10 +156,13 @@ def _check_nodes(
     name: str,
     nodes: Iterable[onnx.NodeProto],
     inputs: Iterable[str],
-    initializers: Iterable[str],
+    initializers: Mapping[str, bool],
     outputs: Iterable[str],
 ) -> set[str]:
-    """Check that every name is defined once and, in some order, before it is used; returns names from outside."""
+    """Check that every name is defined once and, in some order, before it is used; returns names from outside.
+
+    `initializers` says of each whether it has no elements.
+    """
     nodes = list(nodes)
     producer: dict[str, int | None] = dict.fromkeys((*inputs, *initializers))
     for index, node in enumerate(nodes):
@@ -157,7 +173,8 @@ def _check_nodes(
             if output:
                 producer[output] = index
     known = scope.outer | producer.keys()
-    inner = Scope(scope.where, scope.opsets, known, scope.folder)
+    empty = (scope.empty - producer.keys()) | {name for name, flag in initializers.items() if flag}
+    inner = replace(scope, outer=known, empty=empty, depth=scope.depth + 1)
     reads: list[set[str]] = []
     for index, node in enumerate(nodes):
         label = _label(node, index)
@@ -167,10 +184,12 @@ def _check_nodes(
         if domain not in scope.opsets:
             raise scope.fail(f"{label} is of domain '{domain or 'ai.onnx'}', for which no operator set is imported")
         used = {value for value in node.input if value}
-        for value in used - known:
+        for value in sorted(used - known):
             raise scope.fail(f"{label} reads '{value}', which no input, initializer or node defines")
+        if node.op_type in CONTRACTIONS and used & empty:
+            raise scope.fail(f"{label} has the weight '{min(used & empty)}' with an axis of size 0")
         for attribute in node.attribute:
-            used |= _check_attribute(inner, f"{label} attribute '{attribute.name}'", attribute)
+            used |= _check_attribute(inner, f"{label} attribute '{attribute.name}'", attribute, custom=bool(domain))
         reads.append(used)
     returned = list(outputs)
     for output in returned:
@@ -208,12 +227,14 @@ def _check_acyclic(
             raise scope.fail(f"{_label(nodes[index], index)} waits for its own result: the graph has a cycle")
 
 
-def _check_attribute(scope: Scope, what: str, attribute: onnx.AttributeProto) -> set[str]:
-    """Check an attribute; returns the outer names that its graphs read."""
+def _check_attribute(scope: Scope, what: str, attribute: onnx.AttributeProto, *, custom: bool) -> set[str]:
+    """Check an attribute; returns the outer names that its graphs read. Custom operators may store bytes as strings."""
     kind = attribute.type
     _text(scope, what, attribute.name, attribute.ref_attr_name)
     if attribute.ref_attr_name:
         return set()
+    if kind == onnx.AttributeProto.STRING and not custom and not _is_text(attribute.s):
+        raise scope.fail(f"{what} is not valid UTF-8, so the file is damaged", "fetch or export it again")
     if kind == onnx.AttributeProto.UNDEFINED:
         raise scope.fail(f"{what} has no type")
     if kind in (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS):
@@ -230,7 +251,9 @@ def _check_attribute(scope: Scope, what: str, attribute: onnx.AttributeProto) ->
     return used
 
 
-def _check_type(scope: Scope, what: str, proto: onnx.TypeProto) -> None:
+def _check_type(scope: Scope, what: str, proto: onnx.TypeProto, depth: int = 0) -> None:
+    if depth > MAX_DEPTH:
+        raise scope.fail(f"{what} has a type nested more than {MAX_DEPTH} deep")
     kind = proto.WhichOneof("value")
     if kind == "tensor_type":
         if proto.tensor_type.elem_type not in ir.DataType._value2member_map_:
@@ -242,7 +265,7 @@ def _check_type(scope: Scope, what: str, proto: onnx.TypeProto) -> None:
     elif kind == "map_type":
         raise scope.fail(f"{what} is a map, which is not supported", "remove the post-processing that makes it")
     elif kind in ("sequence_type", "optional_type"):
-        _check_type(scope, what, getattr(proto, kind).elem_type)
+        _check_type(scope, what, getattr(proto, kind).elem_type, depth + 1)
 
 
 def _check_tensor(scope: Scope, what: str, tensor: onnx.TensorProto) -> None:

@@ -16,20 +16,17 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphprune.errors import ModelError
+from graphprune.frontends.messages import model_error
 
-__all__ = ["byte_size", "check_extent", "check_finite", "chunks", "graphs", "locate", "model_error", "root_cause", "tensors"]
+__all__ = ["CONTRACTIONS", "byte_size", "check_extent", "check_finite", "chunks", "graphs", "locate", "tensors"]
 
 CHUNK_BYTES = 1 << 24
-MESSAGE_LETTERS = 400
 
-
-def model_error(where: str, what: str, remedy: str) -> ModelError:
-    """Return the error `where: what; remedy`, one line of bounded length whatever names from the model it quotes."""
-    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in f"{where}: {what}")
-    if len(shown) > MESSAGE_LETTERS:
-        shown = f"{shown[: MESSAGE_LETTERS // 2]} ... {shown[-MESSAGE_LETTERS // 2 :]}"
-    return ModelError(f"{shown}; {remedy}")
+CONTRACTIONS = frozenset(
+    {"Conv", "ConvInteger", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "GRU", "Gemm", "LSTM", "MatMul"}
+    | {"MatMulInteger", "QLinearConv", "QLinearMatMul", "RNN"}
+)
+"""Operators whose constant operands are weights in the narrow sense: sums of products run over their axes."""
 
 
 def byte_size(dtype: ir.DataType, dims: tuple[int, ...] | list[int]) -> int:
@@ -49,26 +46,26 @@ def locate(folder: str | os.PathLike[str], location: str, what: str) -> Path:
         ModelError: the path is empty or absolute, leaves the folder (also by a symbolic link), or is no plain file.
     """
     if not location or "\0" in location:
-        raise model_error(what, f"its external data names no file", f"export the model again")
+        raise model_error(what, "its external data names no file", "export the model again")
     remedy = "keep the data file in the model's own folder"
     if os.path.isabs(location) or PureWindowsPath(location).is_absolute():
-        raise model_error(what, f"its external data path '{location}' is absolute", f"{remedy}")
+        raise model_error(what, f"its external data path '{location}' is absolute", remedy)
     base = os.path.realpath(folder)
     path = os.path.join(base, location)
     for resolved in (os.path.normpath(path), os.path.realpath(path)):
         if os.path.commonpath([base, resolved]) != base:
-            raise model_error(what, f"its external data path '{location}' leaves the model's folder", f"{remedy}")
+            raise model_error(what, f"its external data path '{location}' leaves the model's folder", remedy)
     try:
         status = os.stat(path)
     except OSError as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        raise model_error(what, f"its external data file '{location}' {reason}", f"put it beside the model") from error
+        raise model_error(what, f"its external data file '{location}' {reason}", "put it beside the model") from error
     if not stat.S_ISREG(status.st_mode):
-        raise model_error(what, f"its external data '{location}' is not a plain file", f"{remedy}")
+        raise model_error(what, f"its external data '{location}' is not a plain file", remedy)
     if status.st_nlink > 1:
-        raise model_error(what, f"its external data file '{location}' has several hard links", f"make it a plain copy")
+        raise model_error(what, f"its external data file '{location}' has several hard links", "make it a plain copy")
     if not os.access(path, os.R_OK):
-        raise model_error(what, f"its external data file '{location}' may not be read", f"change its permissions")
+        raise model_error(what, f"its external data file '{location}' may not be read", "change its permissions")
     return Path(folder, location)
 
 
@@ -81,22 +78,16 @@ def check_extent(path: Path, offset: int | None, length: int | None, needed: int
     start = offset or 0
     if start < 0 or (length is not None and length != needed):
         found = f"offset {start}" if start < 0 else f"{length} bytes declared"
-        raise ModelError(
-            f"{what}: its shape and type need {needed} bytes of external data, but {found}; export the model again"
+        raise model_error(
+            what, f"its shape and type need {needed} bytes of external data, but {found}", "export the model again"
         )
     size = path.stat().st_size
     if start + needed > size:
-        raise ModelError(
-            f"{what}: its external data needs {start + needed} bytes of '{path.name}', which has {size}; "
-            "the data file is truncated or belongs to another model"
+        raise model_error(
+            what,
+            f"its external data needs {start + needed} bytes of '{path.name}', which has {size}",
+            "the data file is truncated or belongs to another model: fetch it again",
         )
-
-
-def root_cause(error: BaseException) -> str:
-    """Return the first failure behind an error as one short line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def graphs(model: ir.Model) -> Iterator[ir.Graph]:
@@ -137,7 +128,7 @@ def chunks(tensor: ir.TensorProtocol, size: int = CHUNK_BYTES) -> Iterator[NDArr
             while left > 0:
                 piece = np.frombuffer(file.read(min(step, left) * dtype.itemsize), dtype=dtype)
                 if piece.size == 0:
-                    raise ModelError(f"'{tensor.path}' ends inside tensor '{tensor.name}'; the data file is truncated")
+                    raise model_error(str(tensor.path), f"it ends inside tensor '{tensor.name}'", "fetch it again")
                 left -= piece.size
                 yield piece
         return
@@ -150,18 +141,25 @@ def chunks(tensor: ir.TensorProtocol, size: int = CHUNK_BYTES) -> Iterator[NDArr
 
 
 def check_finite(model: ir.Model) -> None:
-    """Check that no stored number is NaN; reads every floating-point tensor once, in pieces.
+    """Check that no stored number is NaN, and no weight infinite; reads each floating-point tensor once, in pieces.
 
-    Infinity is accepted: exporters write it into attention masks and clip bounds.
+    Infinity is accepted elsewhere: exporters write it into attention masks and clip bounds. In an operand of a sum of
+    products it would turn every masked channel into NaN.
 
     Raises:
-        ModelError: names the first tensor with a NaN.
+        ModelError: names the first such tensor.
     """
+    weights = {
+        id(value.const_value)
+        for graph in graphs(model)
+        for value in graph.initializers.values()
+        if any(use.node.op_type in CONTRACTIONS for use in value.uses())
+    }
     for what, tensor in tensors(model):
         if not tensor.dtype.is_floating_point() or tensor.dtype.bitwidth < 8:
             continue
         for piece in chunks(tensor):
-            if np.isnan(piece).any():
-                raise ModelError(
-                    f"{what} contains NaN, so no importance can be computed from it; repair or retrain the model"
+            if np.isnan(piece).any() or (id(tensor) in weights and np.isinf(piece).any()):
+                raise model_error(
+                    what, "it contains NaN or infinity, so it has no importance", "repair or retrain the model"
                 )

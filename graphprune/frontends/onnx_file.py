@@ -6,18 +6,17 @@ time that its graph takes.
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError
 
-from graphprune.errors import ModelError
+from graphprune.frontends.messages import model_error, root_cause
 from graphprune.frontends.onnx_check import check_model
-from graphprune.frontends.onnx_data import byte_size, check_extent, graphs, locate, root_cause, tensors
+from graphprune.frontends.onnx_data import byte_size, check_extent, graphs, locate, tensors
 from graphprune.frontends.onnx_ranks import check_ranks
 
 __all__ = ["EXTERNAL", "MAX_PROTOBUF", "SOURCES", "load"]
@@ -54,15 +53,14 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> ir.Mode
     if isinstance(source, ir.Model):
         return _from_ir(source)
     if isinstance(source, onnx.ModelProto):
-        if any(True for _ in _external(source)):
-            raise ModelError(
-                "the ModelProto refers to external data, but not to the folder it is in; pass the path of its file"
-            )
-        copy = onnx.ModelProto()
-        copy.CopyFrom(source)
-        return _from_proto(copy, "the ModelProto", Path())
+        return _from_memory(source)
     path = Path(source)
-    model = _from_proto(_parse(path), path.name, Path(os.path.dirname(os.path.abspath(path))))
+    proto = _parse(path)
+    folder = Path(os.path.dirname(os.path.abspath(path)))
+    check_model(proto, path.name, folder)
+    model = _decode(proto, path.name)
+    for graph in graphs(model):
+        ir.external_data.set_base_dir(graph, folder)
     return _note_sources(model, path)
 
 
@@ -75,83 +73,69 @@ def _note_sources(model: ir.Model, *files: Path) -> ir.Model:
     return model
 
 
-def _external(proto: onnx.ModelProto) -> list[str]:
-    return [tensor.name for tensor in proto.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
-
-
 def _parse(path: Path) -> onnx.ModelProto:
-    """Return the message in a file, decoded from a mapping so that the file is in memory only once."""
+    """Return the message in a file."""
+    where = str(path)
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
-            raise ModelError(f"{path}: it is a folder; pass the .onnx file in it")
+            raise model_error(where, "it is a folder", "pass the .onnx file in it")
         if not stat.S_ISREG(status.st_mode):
-            raise ModelError(f"{path}: it is not a plain file; save the model to disk first")
+            raise model_error(where, "it is not a plain file", "save the model to disk first")
         if not status.st_size:
-            raise ModelError(f"{path}: the file is empty; fetch or export it again")
+            raise model_error(where, "the file is empty", "fetch or export it again")
         if status.st_size > MAX_PROTOBUF:
-            raise ModelError(
-                f"{path}: {status.st_size} bytes are more than a protobuf file can hold (2 GiB); "
-                "save the model with external data"
+            raise model_error(
+                where,
+                f"its {status.st_size} bytes are more than a protobuf file can hold (2 GiB)",
+                "save the model with external data",
             )
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            head = mapped[:512]
-            view = memoryview(mapped)
-            try:
-                proto = onnx.ModelProto()
-                proto.ParseFromString(view)  # type: ignore[arg-type]
-            except DecodeError as error:
-                raise ModelError(f"{path.name}: {_sniff(path, head)}") from error
-            finally:
-                view.release()
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise model_error(where, "there is no such file", "check the path") from error
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        if isinstance(error, FileNotFoundError):
-            raise ModelError(f"{path}: there is no such file; check the path") from error
-        raise ModelError(f"{path}: the file cannot be read ({reason}); check its permissions and the disk") from error
+        reason = getattr(error, "strerror", None) or error
+        raise model_error(where, f"the file cannot be read ({reason})", "check its path and permissions") from error
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError as error:
+        raise model_error(where, *_sniff(path, content[:512])) from error
     if not proto.HasField("graph"):
-        raise ModelError(f"{path.name}: {_sniff(path, head)}")
+        raise model_error(where, *_sniff(path, content[:512]))
     return proto
 
 
-def _sniff(path: Path, head: bytes) -> str:
+def _sniff(path: Path, head: bytes) -> tuple[str, str]:
     """Return what a file that is no ONNX protobuf seems to be, and what to do about it."""
     for offset, magic, what, remedy in SIGNATURES:
         if head[offset : offset + len(magic)] == magic:
-            return f"it is {what}, not an ONNX model; {remedy}"
+            return f"it is {what}, not an ONNX model", remedy
     if path.suffix == ".safetensors":
-        return "it is a safetensors file, weights without a graph; export the network to ONNX"
+        return "it is a safetensors file, weights without a graph", "export the network with torch.onnx.export"
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
         text = head[: error.start].decode("utf-8") if error.start > len(head) - 4 else "\0"
     if all(letter.isprintable() or letter in "\t\r\n" for letter in text):
-        return "it is a text file, not a binary ONNX model; convert it with onnx.save(onnx.load(path, format=...), ...)"
-    return "it is not an ONNX model, or it is truncated or damaged; fetch or export it again"
+        return "it is a text file, not a binary ONNX model", "convert it with onnx.load(path, format=...) and onnx.save"
+    return "it is not an ONNX model, or it is truncated or damaged", "fetch or export it again"
 
 
-def _from_proto(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.Model:
-    check_model(proto, where, folder)
+def _decode(proto: onnx.ModelProto, where: str) -> ir.Model:
+    """Return the model that a checked message spells, its nodes in order and its opsets under their usual names."""
     try:
         model = ir.from_proto(proto)
+        for graph in (model.graph, *(function.graph for function in model.functions.values())):
+            graph.sort()
     except Exception as error:
         # The decoder raises whatever its fields trip over; only decoding is guarded this widely.
-        raise ModelError(
-            f"{where}: the graph cannot be decoded ({root_cause(error)}); export the model again"
-        ) from error
+        raise model_error(where, f"the graph cannot be decoded ({root_cause(error)})", "export it again") from error
     if "ai.onnx" in model.opset_imports:
         model.opset_imports[""] = model.opset_imports.pop("ai.onnx")
-    if folder is not None:
-        for graph in (model.graph, *(function.graph for function in model.functions.values())):
-            ir.external_data.set_base_dir(graph, folder)
-    for graph in (model.graph, *(function.graph for function in model.functions.values())):
-        graph.sort()
     for graph in graphs(model):
-        for value in (*graph.inputs, *graph.outputs):
+        for value in (*graph.inputs, *graph.outputs, *(output for node in graph for output in node.outputs)):
             _forget_negative(value)
-        for node in graph:
-            for value in node.outputs:
-                _forget_negative(value)
     check_ranks(model, where)
     return model
 
@@ -163,6 +147,18 @@ def _forget_negative(value: ir.Value) -> None:
         value.shape = ir.Shape([None if isinstance(size, int) and size < 0 else size for size in shape])
 
 
+def _from_memory(source: onnx.ModelProto) -> ir.Model:
+    """Return the model that a message in memory spells; it is copied, since tensors keep referring to it."""
+    where = "the ModelProto"
+    check_model(source, where, None)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(source)
+    model = _decode(copy, where)
+    if any(isinstance(tensor, ir.ExternalTensor) for _, tensor in tensors(model)):
+        raise model_error(where, "it refers to data files but not to their folder", "pass the path of the .onnx file")
+    return _note_sources(model)
+
+
 def _from_ir(source: ir.Model) -> ir.Model:
     """Return a clone of a model, checked as a message in which every tensor is replaced by its type and shape."""
     where = "the model"
@@ -171,12 +167,12 @@ def _from_ir(source: ir.Model) -> ir.Model:
         for graph in graphs(outline):
             for name, value in graph.initializers.items():
                 if (tensor := value.const_value) is not None:
-                    value.const_value = ir.ExternalTensor(
-                        "-", None, None, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
-                    )
+                    shape = ir.Shape(tensor.shape.numpy())
+                    value.const_value = ir.ExternalTensor("-", None, None, tensor.dtype, shape=shape, name=name)
         proto = ir.to_proto(outline)
-    except (EncodeError, Exception) as error:
-        raise ModelError(f"{where} is inconsistent ({root_cause(error)}); sort it and check its values") from error
+    except Exception as error:
+        # Cloning and encoding raise whatever a model that was put together wrongly makes them trip over.
+        raise model_error(where, f"it is inconsistent ({root_cause(error)})", "sort it and check its values") from error
     check_model(proto, where, None)
     for what, tensor in tensors(model):
         if isinstance(tensor, ir.ExternalTensor):

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 
-import onnx
 import onnx_ir as ir
 from onnx import shape_inference
 
-from graphprune.errors import ModelError
+from graphprune.frontends.messages import model_error
 from graphprune.frontends.onnx_slim import slim_proto
 
 __all__ = ["check_ranks"]
@@ -41,6 +40,6 @@ def check_ranks(model: ir.Model, where: str) -> None:
             if reason.startswith(NESTED) and operator not in BODIES:
                 continue
             node = f"node '{name}' ({operator})" if name else f"a {operator} node"
-            raise ModelError(
-                f"{where}: {node} cannot take its operands ({reason.strip()}); export the model again"
+            raise model_error(
+                where, f"{node} cannot take its operands ({reason.strip()})", "export the model again"
             ) from error

@@ -14,9 +14,10 @@ from typing import IO
 import onnx_ir as ir
 from google.protobuf.message import EncodeError
 
-from graphprune.errors import ModelError, UsageError
+from graphprune.errors import UsageError
 from graphprune.frontends.atomic import AtomicFiles
-from graphprune.frontends.onnx_data import byte_size, graphs, root_cause, tensors
+from graphprune.frontends.messages import model_error, root_cause
+from graphprune.frontends.onnx_data import byte_size, graphs, tensors
 from graphprune.frontends.onnx_file import EXTERNAL, MAX_PROTOBUF, SOURCES
 
 __all__ = ["save"]
@@ -106,7 +107,7 @@ def save(
     try:
         free = shutil.disk_usage(target.parent).free
         if free < total:
-            raise ModelError(f"{target}: it takes {total} bytes but the disk has {free} left; free some space")
+            raise model_error(str(target), f"it takes {total} bytes but the disk has {free} left", "free some space")
         with AtomicFiles(target.parent) as files:
             moved = _write_shards(files, dict(zip(names, shards, strict=True)), progress)
             with contextlib.ExitStack() as undo:
@@ -117,9 +118,7 @@ def save(
             return files.commit()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ModelError(
-            f"{target}: it cannot be written ({reason}); choose a folder with room that is yours"
-        ) from error
+        raise model_error(str(target), f"it cannot be written ({reason})", "write to a folder with room") from error
 
 
 def _bytes(tensor: ir.TensorProtocol) -> int:
@@ -187,9 +186,8 @@ def _write_shards(
             start, length = file.tell(), _bytes(tensor)
             _write_tensor(tensor, file)
             if file.tell() - start != length:
-                raise ModelError(
-                    f"{name}: tensor '{tensor.name}' does not have the {length} bytes of its shape and type"
-                )
+                what = f"tensor '{tensor.name}' does not have the {length} bytes of its shape and type"
+                raise model_error(name, what, "check how it was made")
             moved[id(tensor)] = ir.ExternalTensor(
                 name,
                 start,
@@ -219,4 +217,6 @@ def _encode(model: ir.Model, target: Path) -> bytes:
     try:
         return ir.to_proto(model).SerializeToString()
     except (EncodeError, ir.serde.SerdeError, TypeError, ValueError) as error:
-        raise ModelError(f"{target}: the model cannot be encoded ({root_cause(error)}); check its values") from error
+        raise model_error(
+            str(target), f"it cannot be encoded ({root_cause(error)})", "check the model's values"
+        ) from error

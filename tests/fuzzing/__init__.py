@@ -1,0 +1,1 @@
+"""Damage ONNX files at random, reproducibly: the bytes, or the message that they spell."""
