@@ -210,7 +210,8 @@ class AxisSpace:
             a, b = self.find(a), self.find(b)
             if a is b:
                 continue
-            if a.size != b.size or a is ONE or b is ONE or a.size == 0:
+            both_leaves = isinstance(a, Leaf) and isinstance(b, Leaf)
+            if a.size != b.size or a.size == 0 or (a.size == 1 and not both_leaves):
                 self._pin_both(a, b, pin)
             elif isinstance(a, Leaf) or isinstance(b, Leaf):
                 self._join(a, b)
@@ -230,6 +231,13 @@ class AxisSpace:
         if not isinstance(a, Leaf):
             a, b = b, a
         assert isinstance(a, Leaf)
+        factors = self.parts(b) if isinstance(b, Product) else ()
+        if a in factors:
+            # The other factors are single positions; with them always kept the two are already one.
+            for factor in factors:
+                if factor is not a:
+                    self.pin(factor, Pin("", "", _LONE))
+            return
         for pin in a.pins:
             self.pin(b, pin)
         a.forward = b
@@ -355,22 +363,7 @@ class AxisSpace:
         tails = [self.product([tail, inner])] if whole + 1 < outer.size else []  # type: ignore[operator]
         return [*heads, self.product([single, first])], [self.product([single, second]), *tails]
 
-    def take(self, axis: Axis, start: int, stop: int, step: int = 1) -> Axis:
-        """The axis of positions ``start, start+step, ...`` before ``stop`` (``step`` > 0) of an axis of known size."""
+    def take(self, axis: Axis, start: int, stop: int) -> Axis:
+        """The axis of positions ``start`` up to ``stop`` of an axis of known size."""
         _, tail = self.split(axis, start)
-        count = max(0, -(-(stop - start) // step))
-        if step == 1:
-            return self.split(tail, count)[0]
-        if count == 0:
-            return self.concat([])
-        # Whole strides are a product of the stride's index and the position within; a last, partial stride is apart.
-        whole = min(count, tail.size // step)  # type: ignore[operator]
-        body, rest = self.split(tail, whole * step)
-        picked: list[Axis] = []
-        if whole:
-            strides, within = self.leaf(whole), self.leaf(step)
-            self.unify(body, self.product([strides, within]))
-            picked.append(self.product([strides, self.split(within, 1)[0]]))
-        if whole < count:
-            picked.append(self.split(rest, 1)[0])
-        return self.concat(picked)
+        return self.split(tail, max(stop - start, 0))[0]

@@ -225,7 +225,7 @@ class Reader:
             element = operand.elements[site.target.index]
             for keep in (1, 2):
                 trial = Selection(self.space, {leaf: np.arange(int(leaf.size)) < keep for leaf in free})  # type: ignore[arg-type]
-                if element.after(trial) != trial.count(site.axes[0]) or len(site.axes) > 1:
+                if element.after(trial) != trial.count(site.axes[0]) or len(site.axes) > 1 or site.offset:
                     for axis in site.axes:
                         call.pin(axis, "a computed number that would not follow the cut")
                     break

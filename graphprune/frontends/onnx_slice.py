@@ -102,7 +102,9 @@ class _Sites:
 
     def _wanted(self, site: LengthSite) -> Size:
         counts = [self.selection.count(axis) for axis in site.axes]
-        return counts[0] if len(counts) == 1 else sum(count for count in counts if isinstance(count, int))
+        if len(counts) == 1 and not site.offset:
+            return counts[0]
+        return site.offset + sum(count for count in counts if isinstance(count, int))
 
     def _attribute(self, target: AttributeTarget, wanted: Size) -> bool:
         attribute = self.node.attributes[target.name]

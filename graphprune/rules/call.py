@@ -56,7 +56,7 @@ class InputTarget:
 
 @dataclass(frozen=True, slots=True)
 class LengthSite:
-    """A number in the host that spells a size: after a cut it is the sum of the extents of ``axes``.
+    """A number in the host that spells a size: after a cut it is ``offset`` plus the extents of ``axes``.
 
     Where ``whole`` is given, the number means something only relative to that axis (a bound of a slice, which may be
     negative or lie beyond the end) and is rewritten only if that axis is cut.
@@ -65,6 +65,7 @@ class LengthSite:
     target: AttributeTarget | InputTarget
     axes: Axes
     whole: Axis | None = None
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,15 @@ class Mix:
     """Positions of an axis that the operator mixes.
 
     ``kind`` is ``"sum"`` (a removed position must contribute zero: mask ``operands``) or ``"statistics"`` (removed
-    positions must not be seen: gather ``operands``, scatter ``results``). Both list ``(number, dim)``.
+    positions must not be seen: gather ``operands``, scatter ``results``). Both list ``(number, dim)``. ``neutral`` is
+    the operand that holds what stands for zero, where that is not 0 (a zero point).
     """
 
     kind: str
     axis: Axis
     operands: tuple[tuple[int, int], ...]
     results: tuple[tuple[int, int], ...] = ()
+    neutral: int | None = None
 
 
 @dataclass(slots=True)
@@ -201,9 +204,11 @@ class Call:
         """A new axis of which nothing can be removed."""
         return self.space.pinned(fresh() if size is None else size, self.why(reason))
 
-    def site(self, target: AttributeTarget | InputTarget, *axes: Axis, whole: Axis | None = None) -> None:
-        """Record that the number at ``target`` is the sum of the extents of ``axes``."""
-        self.sites.append(LengthSite(target, axes, whole))
+    def site(
+        self, target: AttributeTarget | InputTarget, *axes: Axis, whole: Axis | None = None, offset: int = 0
+    ) -> None:
+        """Record that the number at ``target`` is ``offset`` plus the extents of ``axes``."""
+        self.sites.append(LengthSite(target, axes, whole, offset))
 
     def unknown_results(self, reason: str) -> list[Axes | None]:
         """Results about which only their sizes are known, pinned."""

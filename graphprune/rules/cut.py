@@ -89,29 +89,39 @@ def slice_(call: Call) -> list[Axes | None]:
             call.pin(axis, "slices an axis of symbolic size, at computed places, or backwards")
             result[dim] = call.fixed(known[dim] if known else None, "a slice at computed places")
             continue
-        first, last, _ = slice(start, end, step).indices(axis.size)
-        taken = call.space.take(axis, first, last, step)
-        if taken.size == 0:
-            call.pin(axis, "an empty slice")
-        head, rest = call.space.split(axis, first)
-        upto = call.space.split(rest, max(last - first, 0))[0]
-        call.site(AttributeTarget("starts", index) if old else InputTarget(1, index), head, whole=axis)
-        call.site(AttributeTarget("ends", index) if old else InputTarget(2, index), head, upto, whole=axis)
-        result[dim] = taken
-        if step > 1:
-            _pin_stride(call, rest, step)
+        result[dim] = _taken(call, axis, index, slice(*slice(start, end, step).indices(axis.size)), old)
     return [tuple(result)]
 
 
-def _pin_stride(call: Call, axis: Axis, step: int) -> None:
-    """A stride counts positions: between two that it takes, none may go unless all such gaps lose the same."""
-    size = int(axis.size)  # type: ignore[arg-type]
-    whole = size // step * step
-    body, rest = call.space.split(axis, whole)
-    call.pin(rest, "the end of a strided slice")
-    if whole:
-        strides, within = call.space.leaf(whole // step), call.fixed(step, "the stride of a slice")
-        call.unify(body, call.space.product([strides, within]), "the stride of a slice")
+def _taken(call: Call, axis: Axis, index: int, span: slice, old: bool) -> Axis:
+    """The positions of a slice, with its bounds as sites.
+
+    A stride counts positions, so of every whole stride the same positions must stay: strides may go, but what lies
+    within a stride is fixed.
+    """
+    size, count, step = int(axis.size), len(range(*span.indices(int(axis.size)))), span.step  # type: ignore[arg-type]
+    phase = span.start % step
+    base = span.start - phase
+    if count == 0 or base + count * step > size:
+        call.pin(axis, "an empty slice, or one that ends within a stride")
+        return call.fixed(count, "an empty slice, or one that ends within a stride")
+    head, body = call.space.take(axis, 0, base), call.space.take(axis, base, base + count * step)
+    taken = body
+    if step > 1:
+        taken = call.space.leaf(count)
+        within = call.fixed(step, "the stride of a slice")
+        call.unify(body, call.space.product([taken, within]), "the stride of a slice")
+    start, end = (
+        (AttributeTarget("starts", index), AttributeTarget("ends", index))
+        if old
+        else (
+            InputTarget(1, index),
+            InputTarget(2, index),
+        )
+    )
+    call.site(start, head, whole=axis, offset=phase)
+    call.site(end, head, body, whole=axis)
+    return taken
 
 
 def _numbers(call: Call, index: int) -> list[int | None]:
