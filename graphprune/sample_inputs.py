@@ -20,7 +20,7 @@ import onnxruntime
 
 from graphprune.errors import ModelError, UsageError
 
-__all__ = ["InputSpec", "Inputs", "input_specs", "inputs_that_run", "random_inputs"]
+__all__ = ["InputSpec", "Inputs", "input_shapes", "input_specs", "inputs_that_run", "random_inputs"]
 
 Inputs: TypeAlias = dict[str, np.ndarray[Any, Any]]
 """Arrays by input name."""
@@ -67,9 +67,27 @@ def random_inputs(
     does not have raises :class:`UsageError`.
     """
     specs = list(model) if isinstance(model, Sequence) else input_specs(model)
-    sizes = _sizes(specs, dims or {}, extent)
+    shapes = input_shapes(specs, dims, extent)
     generator = np.random.default_rng(seed)
-    return {spec.name: _values(spec, _shape(spec, sizes), generator, extent) for spec in specs}
+    return {spec.name: _values(spec, shapes[spec.name], generator, extent) for spec in specs}
+
+
+def input_shapes(
+    specs: Sequence[InputSpec],
+    dims: Mapping[str, int] | None = None,
+    extent: int = EXTENT,
+    batch: int = BATCH,
+    image: int = IMAGE,
+) -> dict[str, tuple[int, ...]]:
+    """Shapes by input name: symbolic dimensions become ``batch``, at least ``image`` (sides of images), or ``extent``.
+
+    ``dims`` overrides as in :func:`random_inputs`.
+    """
+    sizes = _sizes(specs, dims or {}, extent, batch, image)
+    return {
+        spec.name: tuple(dim if isinstance(dim, int) else sizes[_key(spec, i)] for i, dim in enumerate(spec.dims))
+        for spec in specs
+    }
 
 
 def inputs_that_run(
@@ -119,10 +137,12 @@ def _value_spec(value: ir.Value) -> InputSpec:
     )
 
 
-def _sizes(specs: Sequence[InputSpec], given: Mapping[str, int], extent: int) -> dict[str, int]:
+def _sizes(
+    specs: Sequence[InputSpec], given: Mapping[str, int], extent: int, batch: int, image: int
+) -> dict[str, int]:
     """The size of every symbol, expression and unnamed dimension."""
     keys = {
-        _key(spec, i): BATCH if i == 0 else max(extent, IMAGE) if _is_image(spec) else extent
+        _key(spec, i): batch if i == 0 else max(extent, image) if _is_image(spec) else extent
         for spec in reversed(specs)
         for i, dim in enumerate(spec.dims)
         if not isinstance(dim, int)
@@ -132,7 +152,7 @@ def _sizes(specs: Sequence[InputSpec], given: Mapping[str, int], extent: int) ->
     if unknown:
         known = ", ".join(sorted({**keys, **symbols})) or "none"
         raise UsageError(f"the model has no symbolic dimension '{unknown[0]}'; it has: {known}")
-    sizes = {symbol: _default(symbol, size, extent) for symbol, size in symbols.items()}
+    sizes = {symbol: _default(symbol, size, extent, batch) for symbol, size in symbols.items()}
     past = [size for symbol, size in sizes.items() if "past" in symbol.lower()]
     if past:
         # decoders with a cache attend over what is cached and what is new
@@ -164,18 +184,14 @@ def _symbols(key: str) -> set[str]:
         return {key}
 
 
-def _default(symbol: str, size: int, extent: int) -> int:
+def _default(symbol: str, size: int, extent: int, batch: int) -> int:
     """The size of a symbol whose name tells what it is, else ``size``."""
     name = symbol.lower()
     if re.search(r"batch|^[nb]$", name):
-        return BATCH
+        return batch
     if re.search(r"seq|len|time|past|^[tls]$", name):
         return extent
     return size
-
-
-def _shape(spec: InputSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(dim if isinstance(dim, int) else sizes[_key(spec, i)] for i, dim in enumerate(spec.dims))
 
 
 def _values(
