@@ -19,7 +19,7 @@ Soundness rests on one sentence: position ``(i, j)`` of ``product(a, b)`` surviv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from graphprune.sizes import Size, Symbolic, divide, fresh, product_size
@@ -173,18 +173,18 @@ class AxisSpace:
             return tuple(self.find(part) for part in axis.parts)
         return ()
 
-    def postorder(self, axis: Axis, seen: set[int] | None = None) -> Iterator[Axis]:
+    def postorder(self, axis: Axis, known: Container[int] = ()) -> Iterator[Axis]:
         """Every distinct part of ``axis`` in its present form, parts before what they are part of.
 
-        ``seen`` (ids) are left out and added to, so that a walk over many axes meets each part once.
+        Parts whose ids are ``known`` are left out.
         """
-        seen = set() if seen is None else seen
+        seen: set[int] = set()
         stack: list[tuple[Axis, bool]] = [(self.find(axis), False)]
         while stack:
             node, ready = stack.pop()
             if ready:
                 yield node
-            elif id(node) not in seen:
+            elif id(node) not in seen and id(node) not in known:
                 seen.add(id(node))
                 stack.append((node, True))
                 stack.extend((part, False) for part in reversed(self.parts(node)))

@@ -26,13 +26,15 @@ class Selection:
         self.keep = dict(keep)
         self._masks: dict[int, Mask] = {}
         self._counts: dict[int, Size] = {}
+        self._alive: list[Axis] = []  # the caches are keyed by id, which only a living object keeps to itself
 
     def mask(self, axis: Axis) -> Mask:
         """Boolean array over the positions of ``axis`` (of known size): True where the position survives."""
         axis = self.space.find(axis)
         if id(axis) not in self._masks:
-            for node in self.space.postorder(axis, set(self._masks)):
+            for node in self.space.postorder(axis, self._masks):
                 self._masks[id(node)] = self._mask(node)
+                self._alive.append(node)
         return self._masks[id(axis)]
 
     def _mask(self, node: Axis) -> Mask:
@@ -51,8 +53,9 @@ class Selection:
         """How many positions of ``axis`` survive; symbolic factors stay symbolic."""
         axis = self.space.find(axis)
         if id(axis) not in self._counts:
-            for node in self.space.postorder(axis, set(self._counts)):
+            for node in self.space.postorder(axis, self._counts):
                 self._counts[id(node)] = self._count(node)
+                self._alive.append(node)
         return self._counts[id(axis)]
 
     def _count(self, node: Axis) -> Size:

@@ -96,16 +96,15 @@ class Structure:
         )
 
     @cached_property
-    def _leaves(self) -> dict[int, list[Leaf]]:
-        return {}
+    def _leaves(self) -> dict[int, tuple[Axis, list[Leaf]]]:
+        return {}  # the axis is kept beside its leaves because only a living object keeps its id to itself
 
     def leaves(self, axis: Axis) -> list[Leaf]:
         """The distinct leaves of an axis; remembered, because many tensors share axes."""
         axis = self.space.find(axis)
-        known = self._leaves.get(id(axis))
-        if known is None:
-            known = self._leaves[id(axis)] = self.space.leaves(axis)
-        return known
+        if id(axis) not in self._leaves:
+            self._leaves[id(axis)] = (axis, self.space.leaves(axis))
+        return self._leaves[id(axis)][1]
 
     def _roles(self) -> dict[Leaf, str]:
         return {leaf: role for call in self.calls for axis, role in call.roles for leaf in self.leaves(axis)}
