@@ -7,6 +7,7 @@ the function beyond what was cut.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import onnx_ir as ir
 
@@ -47,7 +48,7 @@ def write_attention_scales(model: ir.Model) -> int:
             for name, value in zip(signature.operands, node.inputs, strict=False)
             if value is not None and value.shape is not None
         }
-        width = signature.shape(signature.outputs[0], shapes, lambda name, node=node: _attribute(node, name))
+        width = signature.shape(signature.outputs[0], shapes, partial(_attribute, node))
         if width and isinstance(width[0], int) and width[0] > 0:
             node.attributes["scale"] = ir.AttrFloat32("scale", 1.0 / math.sqrt(width[0]))
             count += 1

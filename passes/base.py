@@ -49,6 +49,7 @@ class Context:
         return any(done == name for done, _ in self.reports)
 
 
+@dataclass(frozen=True)
 class Pass(ABC):
     """A step that changes a model in place; subclasses are frozen dataclasses.
 

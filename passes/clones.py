@@ -6,6 +6,7 @@ to cut all. A matrix that is shared is tied on purpose and stays shared.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from graphprune.passes.tensors import Names, is_constant, rename
@@ -20,9 +21,10 @@ _SMALL = 4096
 
 _INDEX_TYPES = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
-_ELEMENTWISE = frozenset(
-    "Add Sub Mul Div Pow Min Max Where PRelu Equal Greater Less And Or Mod Clip GreaterOrEqual LessOrEqual".split()
-)
+_ELEMENTWISE = frozenset({
+    "Add", "And", "Clip", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod",
+    "Mul", "Or", "PRelu", "Pow", "Sub", "Where",
+})  # fmt: skip
 
 
 def clone_shared_constants(model: ir.Model) -> int:
@@ -34,11 +36,11 @@ def clone_shared_constants(model: ir.Model) -> int:
     names = Names(model)
     count = 0
     for value in list(model.graph.initializers.values()):
-        uses = list(value.uses())
+        uses = [(user, index) for user, index in value.uses()]
         if not is_constant(value) or not _separable(value, uses):
             continue
         origin = value.metadata_props.get(CLONE_OF) or value.name
-        assert origin is not None and value.const_value is not None
+        assert origin is not None
         for user, index in uses if value.is_graph_output() else uses[1:]:
             clone = ir.Value(
                 name=names.fresh(f"{origin}__use1", _numbered),
@@ -87,7 +89,7 @@ def _numbered(name: str, count: int) -> str:
     return f"{name.removesuffix('1')}{count + 1}"
 
 
-def _separable(value: ir.Value, uses: list[ir.Usage]) -> bool:
+def _separable(value: ir.Value, uses: list[tuple[ir.Node, int]]) -> bool:
     """Return whether the uses of ``value`` have no reason to stay alike."""
     if len(uses) + value.is_graph_output() < 2:
         return False
@@ -110,5 +112,5 @@ def _equal(a: ir.Value, b: ir.Value) -> bool:
         if same or max(first.nbytes, second.nbytes) > _SMALL * 64:
             return same
     if isinstance(first, ir.StringTensor) or isinstance(second, ir.StringTensor):
-        return first.numpy().tolist() == second.numpy().tolist()
+        return bool(np.array_equal(first.numpy(), second.numpy()))
     return first.tobytes() == second.tobytes()

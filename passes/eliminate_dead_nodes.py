@@ -36,7 +36,7 @@ def eliminate_dead_nodes(model: ir.Model) -> dict[str, int]:
                 initializers += 1
     functions = len(model.functions)
     if functions:
-        common.RemoveUnusedFunctionsPass()(model)
+        common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     return {
         "dead nodes": nodes,
         "unread initializers": initializers,

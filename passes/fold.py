@@ -19,10 +19,10 @@ from graphprune.passes.tensors import is_constant, nodes_of, read_small, replace
 
 __all__ = ["fold_constants"]
 
-_KEPT = frozenset(
-    """Constant QuantizeLinear DequantizeLinear DynamicQuantizeLinear RandomNormal RandomUniform RandomNormalLike
-    RandomUniformLike Multinomial Bernoulli Dropout If Loop Scan SequenceMap Optional""".split()
-)
+_KEPT = frozenset({
+    "Constant", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan", "SequenceMap",
+    "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout",
+})  # fmt: skip
 """Operators that stay: quantisation of weights is information, random ones differ each time, bodies are code."""
 
 _READ_LIMIT = 32 << 20
@@ -118,16 +118,14 @@ def _replace(model: ir.Model, nodes: list[ir.Node], known: set[ir.Value]) -> int
         array = results.get(output.name or "")
         if array is None:
             continue
-        if output.dtype is not None and not array.dtype == output.dtype.numpy():
+        if output.dtype is not None and array.dtype != output.dtype.numpy():
             continue
         replace_by_constant(model, output, array, output.dtype)
         replaced += 1
     return replaced
 
 
-def _proto(
-    model: ir.Model, nodes: list[ir.Node], feeds: list[ir.Value], wanted: list[ir.Value]
-) -> onnx.ModelProto:
+def _proto(model: ir.Model, nodes: list[ir.Node], feeds: list[ir.Value], wanted: list[ir.Value]) -> onnx.ModelProto:
     """Return the model of the constant nodes alone."""
     graph = onnx.GraphProto(name="constants")
     graph.node.extend(ir.serde.serialize_node(node) for node in nodes)

@@ -42,7 +42,7 @@ def inline_functions(model: ir.Model) -> int:
         common.InlinePass(criteria=agrees)(model)
     except ir.passes.PreconditionError as error:
         raise ModelError(f"local functions cannot be inlined: {error}") from error
-    common.RemoveUnusedFunctionsPass()(model)
+    common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     return before - len(model.functions)
 
 
@@ -65,12 +65,13 @@ def lift_constants(model: ir.Model) -> int:
     for node in nodes:
         output, graph = node.outputs[0], node.graph
         name = output.name
-        assert isinstance(graph, ir.Graph) and name is not None
+        assert isinstance(graph, ir.Graph)
+        assert name is not None
         tensor = _tensor(next(iter(node.attributes.values())))
         output.name = None
         lifted = ir.Value(
             name=name,
-            shape=ir.Shape(tensor.shape),
+            shape=ir.Shape(tensor.shape.numpy()),
             type=ir.TensorType(tensor.dtype),
             const_value=alias(tensor, name),
             metadata_props=dict(output.metadata_props),

@@ -41,7 +41,6 @@ def make_pass(name: str, options: dict[str, str]) -> Pass:
     if name not in known:
         raise UsageError(f"there is no pass '{name}'{_suggest(name, known)}: the passes are {', '.join(known)}")
     cls = known[name]
-    assert dataclasses.is_dataclass(cls)
     fields = {field.name.replace("_", "-"): field.name for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     values: dict[str, object] = {}
@@ -92,7 +91,6 @@ def _parse_pass(text: str) -> Pass:
 
 
 def _format_pass(step: Pass) -> str:
-    assert dataclasses.is_dataclass(step)
     words = []
     for field in dataclasses.fields(step):
         value = getattr(step, field.name)

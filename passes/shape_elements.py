@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["UNKNOWN", "Element", "arithmetic", "known"]
+__all__ = ["POINTWISE", "UNKNOWN", "Element", "arithmetic", "known"]
 
 UNKNOWN = None
 """An element of which nothing is known."""
@@ -109,3 +109,6 @@ _NUMBERS: dict[str, Callable[..., Element]] = {
     "Or": lambda a, b: a or b,
     "Not": lambda a: not a,
 }
+
+POINTWISE = tuple(_NUMBERS)
+"""The element-wise operators that :func:`arithmetic` knows."""

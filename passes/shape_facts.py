@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.passes.shape_elements import UNKNOWN, arithmetic, known
+from graphprune.passes.shape_elements import POINTWISE, UNKNOWN, arithmetic, known
 from graphprune.passes.tensors import nodes_of, read_small, replace_by_constant
 
 __all__ = ["fix_static_shapes"]
@@ -269,8 +269,5 @@ _FUNCTIONS: dict[str, Function] = {
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
     "Where": _where,
-    **dict.fromkeys(
-        "Add Sub Mul Div Mod Neg Abs Min Max Equal Greater Less GreaterOrEqual LessOrEqual And Or Not".split(),
-        _pointwise,
-    ),
+    **dict.fromkeys(POINTWISE, _pointwise),
 }

@@ -40,9 +40,7 @@ def bodies(node: ir.Node) -> Iterator[ir.Graph]:
 
 def is_constant(value: ir.Value | None) -> bool:
     """Return whether ``value`` is an initializer that no caller can override."""
-    return (
-        value is not None and value.is_initializer() and value.const_value is not None and not value.is_graph_input()
-    )
+    return value is not None and value.is_initializer() and value.const_value is not None and not value.is_graph_input()
 
 
 def read_small(value: ir.Value | None, limit: int = 65536) -> np.ndarray | None:
@@ -67,7 +65,7 @@ def alias(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
         return ir.StringTensor(tensor.raw, shape=tensor.shape, name=name)
     if isinstance(tensor, ir.Tensor):
         return ir.Tensor(tensor.raw, tensor.dtype, shape=tensor.shape, name=name)
-    return ir.LazyTensor(lambda: tensor, dtype=tensor.dtype, shape=ir.Shape(tensor.shape), name=name)
+    return ir.LazyTensor(lambda: tensor, dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name)
 
 
 def rename(value: ir.Value, name: str) -> None:

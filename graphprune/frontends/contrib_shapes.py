@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import onnx
 from onnx import defs, shape_inference
@@ -27,6 +28,8 @@ __all__ = ["DOMAIN", "SHAPES", "STANDARD", "Like", "register", "translate"]
 
 DOMAIN = "graphprune.shapes"
 """The private domain of the operators whose shapes come from ``SHAPES``."""
+
+_ELEMENTS = {"float": onnx.TensorProto.FLOAT, "int32": onnx.TensorProto.INT32}
 
 _FOREIGN = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.contrib", ""})
 
@@ -188,25 +191,25 @@ def _like(node: onnx.NodeProto, like: Like) -> list[onnx.NodeProto]:
     if moved:
         nodes.append(_node("Transpose", [result], output, perm=[0, 2, 3, 1]))
     elif like.element:
-        nodes.append(_node("Cast", [result], output, to=onnx.TensorProto.DataType.Value(like.element.upper())))
+        nodes.append(_node("Cast", [result], output, to=_ELEMENTS[like.element]))
     return nodes
 
 
 def _fused_matmul(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """Return the Einsum that a FusedMatMul with its four transpositions is."""
     flag = {attribute.name: bool(attribute.i) for attribute in node.attribute}
-    left = _operand("ik", flag.get("transA", False), flag.get("transBatchA", False))
-    right = _operand("kj", flag.get("transB", False), flag.get("transBatchB", False))
+    left = _operand("i", "k", flag.get("transA", False), flag.get("transBatchA", False))
+    right = _operand("k", "j", flag.get("transB", False), flag.get("transBatchB", False))
     return [_node("Einsum", list(node.input), node.output[0], equation=f"{left},{right}->...ij")]
 
 
-def _operand(letters: str, swapped: bool, outer: bool) -> str:
-    """Spell a matrix operand: ``outer`` keeps its first letter in front of the batch dimensions."""
-    first, second = reversed(letters) if swapped else letters
+def _operand(rows: str, columns: str, swapped: bool, outer: bool) -> str:
+    """Spell a matrix operand: ``outer`` puts its first letter in front of the batch dimensions."""
+    first, second = (columns, rows) if swapped else (rows, columns)
     return f"{first}...{second}" if outer else f"...{first}{second}"
 
 
-def _node(op_type: str, inputs: list[str], output: str, **attributes: object) -> onnx.NodeProto:
+def _node(op_type: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
     return onnx.helper.make_node(op_type, inputs, [output], **attributes)
 
 
@@ -219,7 +222,9 @@ def _function(signature: Signature) -> Callable[[shape_inference.InferenceContex
         for position, name in enumerate(signature.operands):
             if position >= context.get_num_inputs():
                 break
-            found = context.get_input_type(position) if context.has_input(position) else None
+            if not context.has_input(position):
+                continue
+            found: onnx.TypeProto | None = context.get_input_type(position)
             if found is None or not found.HasField("tensor_type"):
                 continue
             elements[name] = found.tensor_type.elem_type
@@ -227,7 +232,7 @@ def _function(signature: Signature) -> Callable[[shape_inference.InferenceContex
                 shapes[name] = [_dim(dim) for dim in found.tensor_type.shape.dim]
 
         def attribute(name: str) -> int | list[int] | None:
-            found = context.get_attribute(name)
+            found: onnx.AttributeProto | None = context.get_attribute(name)
             if found is None:
                 return None
             return list(found.ints) if found.type == onnx.AttributeProto.INTS else int(found.i)
@@ -235,8 +240,8 @@ def _function(signature: Signature) -> Callable[[shape_inference.InferenceContex
         for position, output in enumerate(signature.outputs[: context.get_num_outputs()]):
             dims = signature.shape(output, shapes, attribute)
             element = elements.get(output.element or signature.operands[0])
-            if element is None and output.element.upper() in onnx.TensorProto.DataType.keys():
-                element = onnx.TensorProto.DataType.Value(output.element.upper())
+            if element is None:
+                element = _ELEMENTS.get(output.element)
             if element is not None:
                 context.set_output_type(position, onnx.helper.make_tensor_type_proto(element, dims))
 

@@ -31,7 +31,7 @@ def infer_shapes(model: ir.Model) -> bool:
     Raises:
         ModelError: when ONNX's inference rejects the graph as a whole.
     """
-    learned = fill_constants(model)
+    learned = fill_constants(model) | _drop_negative(model)
     names = _declared_names(model)
     inferred = _run(model, stored={})
     stored = _stored(model, inferred, names)
@@ -60,11 +60,22 @@ def fill_constants(model: ir.Model) -> bool:
             tensor = value.const_value
             if tensor is not None:
                 if value.shape is None or list(value.shape) != list(tensor.shape):
-                    value.shape = ir.Shape(tensor.shape)
+                    value.shape = ir.Shape(tensor.shape.numpy())
                     changed = True
                 if value.type is None or value.dtype != tensor.dtype:
                     value.type = ir.TensorType(tensor.dtype)
                     changed = True
+    return changed
+
+
+def _drop_negative(model: ir.Model) -> bool:
+    """Make dimensions of negative extent, as some exporters write unknown ones, unknown; returns whether any was."""
+    changed = False
+    for graph in model.graphs():
+        for value in (*graph.inputs, *graph.outputs, *(output for node in graph for output in node.outputs)):
+            if value.shape is not None and any(isinstance(dim, int) and dim < 0 for dim in value.shape):
+                value.shape = ir.Shape([None if isinstance(dim, int) and dim < 0 else dim for dim in value.shape])
+                changed = True
     return changed
 
 
@@ -87,8 +98,11 @@ def _pairs(graph: ir.Graph, proto: onnx.GraphProto) -> Iterator[tuple[ir.Value, 
         if value.name and value.name in types:
             yield value, types[value.name]
     bodies = (attribute for node in proto.node for attribute in node.attribute)
-    protos = [body for attribute in bodies for body in (*([attribute.g] if attribute.HasField("g") else ()),
-                                                        *attribute.graphs)]
+    protos = [
+        body
+        for attribute in bodies
+        for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs)
+    ]
     for subgraph, body in zip(_bodies(graph), protos, strict=True):
         yield from _pairs(subgraph, body)
 
@@ -117,9 +131,7 @@ def _declared_names(model: ir.Model) -> set[str]:
     return names
 
 
-def _stored(
-    model: ir.Model, inferred: dict[ir.Value, onnx.TypeProto], names: set[str]
-) -> dict[str, onnx.TypeProto]:
+def _stored(model: ir.Model, inferred: dict[ir.Value, onnx.TypeProto], names: set[str]) -> dict[str, onnx.TypeProto]:
     """Return the stored shapes that add to the inferred ones, by value name; none if any contradicts them."""
     interface = {dim for value in model.graph.inputs for dim in _dims_of(value)}
     seeds: dict[str, onnx.TypeProto] = {}
@@ -175,18 +187,23 @@ def _assign(value: ir.Value, proto: onnx.TypeProto, names: set[str]) -> bool:
         value.type = elem
         changed = True
     dims = _shape(proto)
-    if dims is None or value.is_graph_input() and value.shape is not None:
+    if dims is None or (value.is_graph_input() and value.shape is not None):
         return changed
     found = [_dim(dim, names) for dim in dims]
     if value.shape is not None and len(value.shape) == len(dims):
+        named = value.is_graph_output()
         found = [
-            old if isinstance(new, ir.SymbolicDim) and new.value is None else new
+            old if _unnamed(new) or (named and isinstance(old, ir.SymbolicDim) and not _unnamed(old)) else new
             for old, new in zip(value.shape, found, strict=True)
         ]
     if value.shape is not None and list(value.shape) == found:
         return changed
     value.shape = ir.Shape(found)
     return True
+
+
+def _unnamed(dim: int | ir.SymbolicDim) -> bool:
+    return isinstance(dim, ir.SymbolicDim) and dim.value is None
 
 
 def _dim(dim: int | str | None, names: set[str]) -> int | ir.SymbolicDim:

@@ -80,8 +80,8 @@ def _write_big_constant(node: ir.Node, proto: onnx.GraphProto) -> bool:
         return False
     info = proto.value_info.add(name=node.outputs[0].name or "")
     info.type.tensor_type.elem_type = int(tensor.dtype)
-    for dim in tensor.shape:
-        info.type.tensor_type.shape.dim.add(dim_value=int(dim))
+    for dim in tensor.shape.numpy():
+        info.type.tensor_type.shape.dim.add(dim_value=dim)
     return True
 
 
