@@ -315,7 +315,7 @@ class GraphBuilder:
         """Return the model built so far."""
         graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, self.initializers)
         opsets = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(*item) for item in self.domains.items())]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=8 if self.opset < 19 else 10)
+        return helper.make_model(graph, opset_imports=opsets, ir_version=8 if self.opset < 19 else 10 if self.opset < 23 else 11)
 
     @property
     def elem_type(self) -> int:

@@ -11,14 +11,36 @@ import numpy.typing as npt
 import onnx
 
 from graphprune.models.reference.builder import Dim, Value
-from random_graphs import blocks_attention, blocks_conv, blocks_movement, blocks_pointwise, blocks_tokens, blocks_vector
+from random_graphs import (
+    blocks_attention,
+    blocks_contrib,
+    blocks_control,
+    blocks_conv,
+    blocks_movement,
+    blocks_pointwise,
+    blocks_quantized,
+    blocks_recent,
+    blocks_tokens,
+    blocks_vector,
+)
 from random_graphs.convert import CHANNEL_AXIS, convert, project, trim
 from random_graphs.tape import BLOCKS, MAP, TOKENS, VECTOR, Block, Tape, Unfit
 
 __all__ = ["OPSETS", "SOURCES", "WRAPS", "Recipe", "Step", "build", "random_recipe"]
 
-BLOCK_FILES = (blocks_attention, blocks_conv, blocks_movement, blocks_pointwise, blocks_tokens, blocks_vector)
-OPSETS = (9, 11, 13, 17, 18, 21)
+BLOCK_FILES = (
+    blocks_attention,
+    blocks_contrib,
+    blocks_control,
+    blocks_conv,
+    blocks_movement,
+    blocks_pointwise,
+    blocks_quantized,
+    blocks_recent,
+    blocks_tokens,
+    blocks_vector,
+)
+OPSETS = (9, 11, 13, 17, 18, 21, 23)
 WRAPS = ("plain", "residual", "concat", "branches", "gate", "keep")
 VOCABULARY = 11
 
@@ -94,17 +116,21 @@ HEADS = ("logits", "logits", "last", "both")
 
 
 def random_recipe(seed: int) -> Recipe:
-    """Return the recipe of ``seed``: mostly blocks of one kind, now and then a change of kind."""
+    """Return the recipe of ``seed``: mostly blocks of one kind, now and then a change of kind.
+
+    The first block is the one whose turn it is, so that a run of seeds has them all.
+    """
     choice = random.Random(seed)
-    opset = choice.choice(OPSETS)
-    source = choice.choices(list(SOURCES), weights=[7, 2, 2, 1, 1])[0]
-    kind = SOURCES[source][1]
+    picked = list(BLOCKS.values())[seed % len(BLOCKS)]
+    opset = choice.choice([opset for opset in OPSETS if opset >= picked.since])
+    fitting = [name for name, (_, kind) in SOURCES.items() if kind == picked.kind]
+    source = choice.choice(fitting) if choice.random() < 0.8 else choice.choice(list(SOURCES))
     steps = []
-    for _ in range(choice.randint(2, 5)):
-        if choice.random() < 0.15:
-            kind = choice.choice([MAP, MAP, TOKENS, TOKENS, VECTOR])
-        usable = [block for block in BLOCKS.values() if block.kind == kind and block.since <= opset]
-        picked = choice.choices(usable, weights=[block.weight for block in usable])[0]
+    for index in range(choice.randint(2, 5)):
+        kind = picked.kind if choice.random() < 0.85 else choice.choice([MAP, MAP, TOKENS, VECTOR])
+        if index:
+            usable = [block for block in BLOCKS.values() if block.kind == kind and block.since <= opset]
+            picked = choice.choices(usable, weights=[block.weight for block in usable])[0]
         wrap = choice.choices(WRAPS, weights=[10, 3, 2, 2, 1, 1])[0]
         steps.append(Step(picked.name, wrap, choice.getrandbits(32)))
     return Recipe(

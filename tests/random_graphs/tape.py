@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -60,13 +60,14 @@ class Tape(GraphBuilder):
 
     share_constants: bool = False
     constant_nodes: bool = False
+    functions: list[onnx.FunctionProto] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.choice = random.Random(self.seed)
         self.used: list[str] = []
         self.depth = 0
-        self._cache: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
+        self.cache: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
 
     def reseed(self, seed: int) -> None:
         """Restart both sources of chance, so that a step of a recipe does not depend on the steps before it."""
@@ -108,27 +109,33 @@ class Tape(GraphBuilder):
         if array.size > 32:
             return super().constant(array, name)
         key = (array.dtype.str, array.shape, array.tobytes())
-        if self.share_constants and key in self._cache:
-            return self._cache[key]
+        if self.share_constants and key in self.cache:
+            return self.cache[key]
         if self.constant_nodes:
             value = Value(self.fresh("Constant"), array.shape)
             self.nodes.append(_constant_node(array, value.name))
         else:
             value = super().constant(array, name)
-        self._cache[key] = value
+        self.cache[key] = value
         return value
 
-    def mark(self) -> tuple[int, int, int, int]:
-        """Return a point to which ``rollback`` can return."""
-        return len(self.nodes), len(self.initializers), len(self.inputs), len(self.used)
+    def _lists(self) -> tuple[list[Any], ...]:
+        return self.nodes, self.initializers, self.inputs, self.functions, self.used
 
-    def rollback(self, mark: tuple[int, int, int, int]) -> None:
+    def mark(self) -> list[int]:
+        """Return a point to which ``rollback`` can return."""
+        return [len(items) for items in self._lists()]
+
+    def rollback(self, mark: list[int]) -> None:
         """Forget what was built since ``mark``."""
-        del self.nodes[mark[0] :]
-        del self.initializers[mark[1] :]
-        del self.inputs[mark[2] :]
-        del self.used[mark[3] :]
-        self._cache.clear()
+        for items, length in zip(self._lists(), mark, strict=True):
+            del items[length:]
+        self.cache.clear()
+
+    def model(self) -> onnx.ModelProto:
+        model = super().model()
+        model.functions.extend(self.functions)
+        return model
 
     # forms
 
