@@ -16,13 +16,14 @@ from graphprune.frontends.onnx_slim import slim_proto
 
 __all__ = ["check_ranks"]
 
-REFUSAL = re.compile(r"\(op_type:(\w+)(?:, node name: (.*?))?\): \[ShapeInferenceError\] (.*)")
+REFUSAL = re.compile(r"\(op_type:(\w+), node name: (\d+)\): (?:\[(?:Shape|Type)InferenceError\] )?(.*)")
 BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 NESTED = "Inference error(s)"
+UNTYPED = "instead is null"
 
 
 def check_ranks(model: ir.Model, where: str) -> None:
-    """Check that every operator accepts the ranks and sizes of its operands, as far as these are known.
+    """Check that every operator accepts the types, ranks and sizes of its operands, as far as these are known.
 
     Raises:
         ModelError: names the first node that does not.
@@ -31,15 +32,20 @@ def check_ranks(model: ir.Model, where: str) -> None:
     for value in proto.graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
+    names = {node.outputs[0].name: node.name for node in model.graph if node.outputs}
+    for number, copy in enumerate(proto.graph.node):
+        copy.name = str(number)
     try:
-        shape_inference.infer_shapes(proto, strict_mode=True)
+        shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
     except shape_inference.InferenceError as error:
         for match in REFUSAL.finditer(str(error)):
-            operator, name, reason = match.groups()
-            # An operator defined by a function can fail inside it for lack of a default that ONNX Runtime knows.
-            if reason.startswith(NESTED) and operator not in BODIES:
+            operator, index, reason = match.groups()
+            # An operator defined by a function can fail inside it for lack of a default that ONNX Runtime knows, and
+            # a type that is missing belongs to an operator that is not known.
+            if UNTYPED in reason or (reason.startswith(NESTED) and operator not in BODIES):
                 continue
-            node = f"node '{name}' ({operator})" if name else f"a {operator} node"
+            output = proto.graph.node[int(index)].output[0]
+            node = f"node '{names.get(output) or output}' ({operator})"
             raise model_error(
                 where, f"{node} cannot take its operands ({reason.strip()})", "export the model again"
             ) from error
