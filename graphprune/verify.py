@@ -1,0 +1,269 @@
+"""The proof that a slim model computes what the original computes with the removed positions erased.
+
+The *masked original* (:mod:`graphprune.verify_mask`) and the slim model run on the same random inputs in ONNX Runtime
+and must agree to rounding; the slim model must also differ from the original as it was, or nothing was shown. Removed
+positions of the parameters hold other values in the masked original than in the original, so an operator that looks at
+them where nobody knew it shows as well.
+
+*Tolerance.* The difference is relative to the scale of the output (:mod:`graphprune.verify_compare`). First it is held
+against what independent rounding of all summands on the way explains. An ill-conditioned network (a logarithm of
+nothing, a normalisation of almost equal numbers) amplifies rounding; so where the first bound is exceeded, the
+amplification is measured: the masked original runs again with every parameter and input changed by a relative 2^-20,
+as much as the rounding of 256 sums, and :data:`AMPLIFIED` times the change that this makes is the tolerance, as long as
+it stays below :data:`CEILING` and below a quarter of what the cut itself changes. A channel out of place changes an
+output by much more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from graphprune.errors import GraphpruneError
+from graphprune.sample_inputs import Inputs, input_specs, inputs_that_run
+from graphprune.selection import Selection
+from graphprune.structure import Structure
+from graphprune.verify_compare import Difference, compare, error_growth, worst
+from graphprune.verify_mask import masked_original, perturb, poison
+from graphprune.verify_run import Outputs, Runner
+
+__all__ = ["Verification", "masked_original", "verify"]
+
+AMPLIFIED = 8.0
+CEILING = 1e-2
+PERTURBATION = 2.0**-20
+MARGIN = 4.0
+"""How many tolerances apart original and slim must be for the cut to count as visible."""
+
+EXTRA_SCALES = (4.0, 0.25, 16.0)
+"""Scales of further random inputs that are tried where the cut was not visible."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was found.
+
+    ``max_error`` is the largest scaled difference between slim and reference, ``visible`` that between slim and the
+    original as it was; ``outputs`` are the differences output by output; ``reason`` says why ``ok`` is False.
+    """
+
+    ok: bool
+    max_error: float = float("nan")
+    max_abs_error: float = float("nan")
+    tolerance: float = float("nan")
+    visible: float = float("nan")
+    visible_ok: bool = False
+    outputs: tuple[Difference, ...] = ()
+    seconds: float = 0.0
+    runs: int = 0
+    reason: str = ""
+
+
+class _Unrunnable(Exception):
+    """A model that does not run; the message says which and why."""
+
+
+def verify(
+    original: ir.Model,
+    slim: ir.Model,
+    structure: Structure,
+    selection: Selection,
+    *,
+    seed: int = 0,
+    runs: int = 2,
+    inputs: Inputs | Sequence[Inputs] | None = None,
+    tolerance: float | None = None,
+    expect_visible: bool = True,
+    poisoned: bool = True,
+) -> Verification:
+    """Compare ``slim`` with the masked original on random inputs, or on ``inputs``.
+
+    Args:
+        original: the canonical model that ``structure`` was read from; not changed.
+        slim: the model cut by ``selection``; not changed.
+        structure: axes and mixes of ``original``.
+        selection: what was kept.
+        seed: of inputs and replaced values.
+        runs: on how many random inputs.
+        inputs: one or several sets of arrays to run on instead.
+        tolerance: a scaled difference to accept; by default what rounding explains.
+        expect_visible: False where only dead positions went: then slim must equal the original as it was.
+        poisoned: whether removed positions of parameters are given other values.
+    """
+    start = time.perf_counter()
+    try:
+        proof = _Proof(original, slim, structure, selection, seed, poisoned and expect_visible, expect_visible)
+        result = proof.check(runs, inputs, tolerance)
+    except _Unrunnable as error:
+        result = Verification(False, reason=str(error))
+    return replace(result, seconds=time.perf_counter() - start)
+
+
+class _Proof:
+    """One verification: its models, and the inputs and outputs so far."""
+
+    def __init__(
+        self,
+        original: ir.Model,
+        slim: ir.Model,
+        structure: Structure,
+        selection: Selection,
+        seed: int,
+        poisoned: bool,
+        expect_visible: bool,
+    ) -> None:
+        self.original, self.slim, self.structure, self.selection = original, slim, structure, selection
+        self.seed, self.poisoned, self.expect_visible = seed, poisoned, expect_visible
+        self.names = [value.name or "" for value in original.graph.outputs]
+
+    def check(self, runs: int, inputs: Inputs | Sequence[Inputs] | None, tolerance: float | None) -> Verification:
+        """All of it."""
+        feeds, before = self._feeds(runs, inputs)
+        result = self._compare(feeds, before, tolerance)
+        if inputs is None and self.expect_visible and not result.visible_ok and result.max_error <= result.tolerance:
+            for scale in EXTRA_SCALES:
+                more = [_scaled(feed, scale) for feed in feeds]
+                again = self._compare(more, self._run(self.original, "the original", more), tolerance)
+                if again.visible_ok or again.max_error > again.tolerance:
+                    return again
+        return result
+
+    def _feeds(self, runs: int, inputs: Inputs | Sequence[Inputs] | None) -> tuple[list[Inputs], list[Outputs]]:
+        """Inputs, and what the original makes of them."""
+        runner = Runner(self.original)
+        if inputs is not None:
+            given = [inputs] if isinstance(inputs, dict) else list(inputs)
+            return given, self._run(self.original, "the original", given)
+        feeds: list[Inputs] = []
+        found: list[Outputs] = []
+        try:
+            specs = input_specs(self.original)
+            for number in range(runs):
+                kept: list[Outputs] = []
+                feeds.append(inputs_that_run(lambda feed, kept=kept: kept.append(runner(feed)), specs, self.seed + number))  # type: ignore[misc]
+                found.append(kept[-1])
+        except GraphpruneError as error:
+            raise _Unrunnable(f"cannot be run: {error}") from error
+        return feeds, found
+
+    def _run(self, model: ir.Model, what: str, feeds: Sequence[Inputs]) -> list[Outputs]:
+        try:
+            return Runner(model).run(feeds)
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise _Unrunnable(f"{what} cannot be run: {_first_line(error)}") from error
+
+    def _reference(self, change: Callable[[ir.Model], None] = lambda model: None) -> ir.Model:
+        if not self.expect_visible:
+            model = self.original.clone()
+        else:
+            try:
+                model = masked_original(self.original, self.structure, self.selection)
+            except (ValueError, TypeError) as error:
+                raise _Unrunnable(f"the masked original cannot be made: {error}") from error
+        change(model)
+        return model
+
+    def _poison(self, model: ir.Model) -> None:
+        poison(model, self.structure, self.selection, self.seed)
+
+    def _compare(self, feeds: list[Inputs], before: list[Outputs], tolerance: float | None) -> Verification:
+        if self.expect_visible:
+            masked = self._reference(self._poison if self.poisoned else lambda model: None)
+            references = self._run(masked, "the masked original", feeds)
+        else:
+            references = before
+        after = self._run(self.slim, "the slim model", feeds)
+        differences = worst([compare(self.names, a, b) for a, b in zip(references, after, strict=True)])
+        cut = worst([compare(self.names, a, b) for a, b in zip(before, after, strict=True)])
+        error = max((d.error for d in differences), default=0.0)
+        visible = max((d.error for d in cut), default=0.0)
+        allowed = self._bound() if tolerance is None else tolerance
+        if tolerance is None and allowed < error < CEILING:
+            allowed = max(allowed, min(self._amplified(feeds, references), CEILING, visible / MARGIN))
+        agrees = error <= allowed
+        visible_ok = not self.expect_visible or visible > MARGIN * allowed
+        return Verification(
+            ok=agrees and visible_ok and any(d.varies for d in differences),
+            max_error=error,
+            max_abs_error=max((d.absolute for d in differences), default=0.0),
+            tolerance=allowed,
+            visible=visible,
+            visible_ok=visible_ok,
+            outputs=differences,
+            runs=len(feeds),
+            reason=self._reason(agrees, visible_ok, differences, feeds, after, allowed),
+        )
+
+    def _bound(self) -> float:
+        results = {
+            node.name or "": tuple(value.name or "" for value in node.outputs)
+            for graph in self.original.graphs()
+            for node in graph
+        }
+        return error_growth(self.structure, results)
+
+    def _amplified(self, feeds: list[Inputs], references: list[Outputs]) -> float:
+        """What changes of the size of rounding do to the outputs, times a safety factor."""
+
+        def change(model: ir.Model) -> None:
+            if self.poisoned:
+                self._poison(model)
+            perturb(model, PERTURBATION, self.seed)
+
+        model = self._reference(change)
+        moved = self._run(model, "the masked original", [_nudged(feed, self.seed) for feed in feeds])
+        gaps = worst([compare(self.names, a, b) for a, b in zip(references, moved, strict=True)])
+        return AMPLIFIED * max((d.error for d in gaps), default=0.0)
+
+    def _reason(
+        self,
+        agrees: bool,
+        visible_ok: bool,
+        differences: tuple[Difference, ...],
+        feeds: list[Inputs],
+        after: list[Outputs],
+        allowed: float,
+    ) -> str:
+        if not agrees:
+            bad = max(differences, key=lambda d: d.error)
+            reference = "masked original" if self.expect_visible else "original"
+            text = bad.note or f"differs from the {reference} by {bad.error:.2g} of its scale, allowed {allowed:.2g}"
+            if self.poisoned and self._agrees_unpoisoned(feeds, after, allowed):
+                return f"output '{bad.name}' depends on what was removed: an operator reads it where no rule says so"
+            return f"output '{bad.name}' {text}"
+        if not any(d.varies for d in differences):
+            return "every output is constant, infinite or not a number on random inputs, so nothing was shown"
+        if not visible_ok:
+            return "the cut changes no output on random inputs, so nothing was shown; give real inputs"
+        return ""
+
+    def _agrees_unpoisoned(self, feeds: list[Inputs], after: list[Outputs], allowed: float) -> bool:
+        references = self._run(self._reference(), "the masked original", feeds)
+        plain = worst([compare(self.names, a, b) for a, b in zip(references, after, strict=True)])
+        return max(d.error for d in plain) <= allowed
+
+
+def _scaled(feed: Inputs, scale: float) -> Inputs:
+    return {name: (array * scale).astype(array.dtype) if _real(array) else array for name, array in feed.items()}
+
+
+def _nudged(feed: Inputs, seed: int) -> Inputs:
+    generator = np.random.default_rng(seed)
+    return {
+        name: (array * (1 + PERTURBATION * generator.choice([-1.0, 1.0], array.shape))).astype(array.dtype)
+        if _real(array)
+        else array
+        for name, array in feed.items()
+    }
+
+
+def _real(array: np.ndarray) -> bool:  # type: ignore[type-arg]
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

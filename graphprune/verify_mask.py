@@ -1,0 +1,284 @@
+"""The masked original: the uncut graph, made blind to the positions that a selection removes.
+
+A *sum* over a cut axis reads ``Where(kept, x, 0)``, so what was there, even infinity, adds nothing. An operator that
+takes *statistics* over a cut axis reads ``Gather(kept)`` of its operands, and its results are spread out again to full
+size (a removed position gets a copy of some kept one, which nobody may look at). Every other operator is left as it is.
+None of this is shared with the writer that slices, which is what makes agreement of the two a proof.
+
+In integer arithmetic with a zero point the number that stands for zero is the zero point. ``Where`` exists since opset
+9; before, an operand is gathered, padded with one zero, and gathered back.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from graphprune.rules.call import AttributeTarget, Call, LengthSite, Mix
+from graphprune.selection import Mask, Selection
+from graphprune.structure import Structure
+
+__all__ = ["masked_original", "perturb", "poison"]
+
+WHERE_SINCE = 9
+POOL = 4093  # prime, so that repeating it does not align with any dimension
+
+ZERO_POINTS = {
+    "onnx.QLinearConv": {0: 2, 3: 5},
+    "onnx.QLinearMatMul": {0: 2, 3: 5},
+    "onnx.ConvInteger": {0: 2, 1: 3},
+    "onnx.MatMulInteger": {0: 2, 1: 3},
+    "com.microsoft.QGemm": {0: 2, 3: 5},
+    "com.microsoft.MatMulIntegerToFloat": {0: 4, 1: 5},
+    "com.microsoft.DynamicQuantizeMatMul": {1: 3},
+    "com.microsoft.QLinearReduceMean": {0: 2},
+}
+"""For operators on integers with an offset: which operand is the zero point of which."""
+
+
+def masked_original(model: ir.Model, structure: Structure, selection: Selection) -> ir.Model:
+    """A copy of ``model`` whose results do not depend on what ``selection`` removes; weights are shared with it.
+
+    Raises:
+        ValueError: a cut axis has a symbolic factor, so that no constant mask fits it.
+    """
+    masked = model.clone()
+    cut = {
+        call.node: (call, mixes)
+        for call in structure.calls
+        if (mixes := [mix for mix in call.mixes if selection.cuts(mix.axis)])
+    }
+    masker = _Masker(masked, structure, selection)
+    for graph in list(masked.graphs()):
+        for node in list(graph):
+            if node.name in cut:
+                masker.mask(node, *cut[node.name])
+    return masked
+
+
+class _Masker:
+    """Inserts masks into one model."""
+
+    def __init__(self, model: ir.Model, structure: Structure, selection: Selection) -> None:
+        self.model, self.structure, self.selection = model, structure, selection
+        self.opset = model.opset_imports.get("", 1)
+        self.names = {value.name for graph in model.graphs() for value in _values(graph)}
+        self.constants: dict[tuple[Any, ...], ir.Value] = {}
+        self.node: ir.Node
+
+    def mask(self, node: ir.Node, call: Call, mixes: Iterable[Mix]) -> None:
+        """Hide the removed positions of the axes of ``mixes`` from one node."""
+        self.node = node
+        zeroed: dict[tuple[int, int], Mask] = {}
+        gathered: dict[tuple[int, int], Mask] = {}
+        spread: dict[tuple[int, int], Mask] = {}
+        mixed = [self._only(mix) for mix in mixes if mix.kind == "statistics"]
+        for mix in mixes:
+            only = self._only(mix)
+            for number, dim in mix.operands:
+                operand = call.operands[number]
+                assert operand is not None and operand.axes is not None
+                places = zeroed if mix.kind == "sum" else gathered
+                _meet(places, (number, dim), only.mask(operand.axes[dim]))
+            for number, dim in mix.results:
+                axes = self.structure.tensors[node.outputs[number].name or ""]
+                assert axes is not None
+                _meet(spread, (number, dim), only.mask(axes[dim]))
+        for (number, dim), kept in zeroed.items():
+            operand = call.operands[number]
+            assert operand is not None and operand.axes is not None
+            self._zero(number, dim, kept, len(operand.axes), ZERO_POINTS.get(call.op, {}).get(number))
+        for (number, dim), kept in gathered.items():
+            if kept.any():
+                self._replace_input(number, self._gather(self._input(number), np.flatnonzero(kept), dim))
+        for (number, dim), kept in spread.items():
+            if kept.any():
+                self._spread(number, dim, kept)
+        for only in mixed:
+            self._respell(call, only)
+
+    def _only(self, mix: Mix) -> Selection:
+        """The part of the selection that concerns the axis of ``mix``, since a dimension may hold other axes too."""
+        keep = self.selection.keep
+        leaves = self.structure.leaves(mix.axis)
+        return Selection(self.selection.space, {leaf: keep[leaf] for leaf in leaves if leaf in keep})
+
+    # -- the edits ------------------------------------------------------------------------------------------------
+
+    def _zero(self, number: int, dim: int, kept: Mask, rank: int, zero_point: int | None) -> None:
+        x = self._input(number)
+        if self.opset < WHERE_SINCE:
+            shrunk = self._gather(x, np.flatnonzero(kept), dim)
+            pads = [0] * (2 * rank)
+            pads[rank + dim] = 1
+            padded = self._insert("Pad", [shrunk], {"pads": pads}, x)
+            back = np.where(kept, np.cumsum(kept) - 1, np.count_nonzero(kept))
+            self._replace_input(number, self._gather(padded, back, dim))
+            return
+        mask = self._constant(kept.reshape([-1] + [1] * (rank - 1 - dim)))
+        if x.dtype == ir.DataType.BOOL:
+            self._replace_input(number, self._insert("And", [mask, x], {}, x))
+            return
+        zero = self._zero_point(zero_point)
+        if zero is None:
+            dtype = x.dtype or ir.DataType.FLOAT
+            zero = self._constant(np.zeros((), dtype.numpy()))
+        self._replace_input(number, self._insert("Where", [mask, x, zero], {}, x))
+
+    def _zero_point(self, number: int | None) -> ir.Value | None:
+        if number is None or number >= len(self.node.inputs):
+            return None
+        return self.node.inputs[number]
+
+    def _spread(self, number: int, dim: int, kept: Mask) -> None:
+        """Give a result its full size again; removed positions repeat the kept one before (or the first)."""
+        result = self.node.outputs[number]
+        name = result.name
+        if not name:
+            return
+        raw = self._name(f"{name}/kept")
+        index = self._constant(np.maximum(np.cumsum(kept) - 1, 0).astype(np.int64))
+        graph = self.node.graph
+        assert graph is not None
+        full = ir.Value(name=self._name(f"{name}/full"), type=result.type)
+        result.replace_all_uses_with(full, replace_graph_outputs=True)
+        result.name, result.shape = raw, None
+        full.name = name
+        gather = ir.Node("", "Gather", [result, index], [ir.AttrInt64("axis", dim)], outputs=[full])
+        gather.name = self._name(f"{name}/spread")
+        graph.insert_after(self.node, gather)
+
+    def _respell(self, call: Call, only: Selection) -> None:
+        """Attributes that spell the size of a gathered axis follow it."""
+        for site in call.sites:
+            if not isinstance(site, LengthSite) or not isinstance(site.target, AttributeTarget):
+                continue
+            attribute = self.node.attributes.get(site.target.name)
+            if attribute is None or not any(only.cuts(axis) for axis in site.axes):
+                continue
+            length = site.offset + sum(int(only.count(axis)) for axis in site.axes)  # type: ignore[arg-type]
+            if site.target.index is None:
+                self.node.attributes[attribute.name] = ir.AttrInt64(attribute.name, length)
+            else:
+                numbers = list(attribute.as_ints())
+                numbers[site.target.index] = length
+                self.node.attributes[attribute.name] = ir.AttrInt64s(attribute.name, numbers)
+
+    # -- plumbing -------------------------------------------------------------------------------------------------
+
+    def _input(self, number: int) -> ir.Value:
+        value = self.node.inputs[number]
+        assert value is not None
+        return value
+
+    def _replace_input(self, number: int, value: ir.Value) -> None:
+        self.node.replace_input_with(number, value)
+
+    def _gather(self, x: ir.Value, index: npt.NDArray[np.intp], dim: int) -> ir.Value:
+        return self._insert("Gather", [x, self._constant(index.astype(np.int64))], {"axis": dim}, x)
+
+    def _insert(self, op: str, inputs: list[ir.Value], attributes: dict[str, Any], like: ir.Value) -> ir.Value:
+        result = ir.Value(name=self._name(f"{like.name}/{op.lower()}"), type=like.type)
+        convert = ir.convenience.convert_attributes(attributes)
+        node = ir.Node("", op, inputs, convert, outputs=[result], name=self._name(f"{result.name}/node"))
+        graph = self.node.graph
+        assert graph is not None
+        graph.insert_before(self.node, node)
+        return result
+
+    def _constant(self, array: npt.NDArray[Any]) -> ir.Value:
+        """An initializer of the main graph, which every body can see."""
+        key = (array.dtype.str, array.dtype.name, array.shape, array.tobytes())
+        if key not in self.constants:
+            tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape))
+            value = ir.Value(name=self._name("mask"), const_value=tensor, type=ir.TensorType(tensor.dtype))
+            value.shape = ir.Shape(array.shape)
+            self.model.graph.register_initializer(value)
+            self.constants[key] = value
+        return self.constants[key]
+
+    def _name(self, wanted: str) -> str:
+        name, count = wanted, 0
+        while name in self.names:
+            count += 1
+            name = f"{wanted}_{count}"
+        self.names.add(name)
+        return name
+
+
+def _meet(places: dict[tuple[int, int], Mask], place: tuple[int, int], kept: Mask) -> None:
+    places[place] = places[place] & kept if place in places else kept
+
+
+def _values(graph: ir.Graph) -> Iterable[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
+
+
+def poison(model: ir.Model, structure: Structure, selection: Selection, seed: int = 0) -> None:
+    """Replace the removed positions of all parameters, in place and lazily, by other values of the same parameter.
+
+    A value taken from elsewhere in the tensor is one that the operators accept (a variance stays positive, an index in
+    range); numbers are enlarged a little, and zeros replaced, so that they are not what they were.
+    """
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            axes = structure.tensors.get(value.name or "")
+            if tensor is None or axes is None or not any(selection.cuts(axis) for axis in axes):
+                continue
+            masks = [selection.mask(axis) for axis in axes]
+            value.const_value = _poisoned(tensor, masks, seed + zlib.crc32((value.name or "").encode()))
+
+
+def _poisoned(tensor: ir.TensorProtocol, masks: list[Mask], seed: int) -> ir.LazyTensor:
+    def make() -> ir.Tensor:
+        generator = np.random.default_rng(seed)
+        array = np.array(tensor.numpy())
+        for dim, kept in enumerate(masks):
+            gone = np.flatnonzero(~kept)
+            if gone.size:
+                where = (slice(None),) * dim + (gone,)
+                array[where] = _garbage(array, array[where].shape, generator)
+        return ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
+
+    return ir.LazyTensor(make, tensor.dtype, ir.Shape(tensor.shape), name=tensor.name)
+
+
+def _garbage(array: npt.NDArray[Any], shape: tuple[int, ...], generator: np.random.Generator) -> npt.NDArray[Any]:
+    """Values for the removed positions, repeated from a small pool so that a giant tensor needs no giant draws."""
+    pool = array.reshape(-1)[generator.integers(0, array.size, min(array.size, POOL))]
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            grown = (pool * generator.uniform(1.5, 3, pool.shape)).astype(array.dtype)
+        grown = np.where(np.isfinite(grown), grown, pool)
+        pool = np.where(grown == 0, generator.uniform(0.5, 1, pool.shape).astype(array.dtype), grown)
+    return np.resize(pool, shape)
+
+
+def perturb(model: ir.Model, size: float, seed: int = 0) -> None:
+    """Change every floating-point parameter by a relative ``size`` with random sign, in place and lazily."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None and tensor.dtype.is_floating_point() and tensor.dtype.bitwidth >= 16:
+                value.const_value = _perturbed(tensor, size, seed + zlib.crc32((value.name or "").encode()))
+
+
+def _perturbed(tensor: ir.TensorProtocol, size: float, seed: int) -> ir.LazyTensor:
+    def make() -> ir.Tensor:
+        array = np.asarray(tensor.numpy())
+        wide = array.astype(np.float64 if array.dtype == np.float64 else np.float32)
+        signs = np.random.default_rng(seed).integers(0, 2, POOL) * 2 - 1
+        factor = np.resize((1 + size * signs).astype(wide.dtype), wide.shape)
+        return ir.tensor(wide * factor, name=tensor.name)
+
+    dtype = ir.DataType.DOUBLE if tensor.dtype == ir.DataType.DOUBLE else ir.DataType.FLOAT
+    return ir.LazyTensor(make, dtype, ir.Shape(tensor.shape), name=tensor.name)
