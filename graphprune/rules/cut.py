@@ -15,6 +15,9 @@ from graphprune.rules.table import bind
 
 __all__ = ["picked"]
 
+MAX_RUNS = 1024
+"""A constant gather of more runs than this is a look-up table (relative positions), not a selection of channels."""
+
 
 def concat(call: Call) -> list[Axes | None]:
     """Runs one after the other along ``axis``; the other dimensions are shared."""
@@ -186,6 +189,9 @@ def gather(call: Call) -> list[Axes | None]:
     order = np.where(order < 0, order + axis.size, order)
     if order.size == 0 or order.min() < 0 or order.max() >= axis.size:
         call.pin(axis, "looked up outside its range")
+        return [(*data[:at], *indices, *data[at + 1 :])]
+    if np.count_nonzero(np.diff(order) != 1) >= MAX_RUNS:
+        call.pin([axis, *indices], "looked up at many scattered positions")
         return [(*data[:at], *indices, *data[at + 1 :])]
     taken = picked(call, axis, order.tolist())
     if not indices:
