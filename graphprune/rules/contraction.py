@@ -16,7 +16,7 @@ CONVOLUTION = Rule(
     "n (g i) *s, (g o) i *k, (g o)? -> n (g o) *t", sizes=_GROUPED, sites={"group": "g"}, macs=_CONV_MACS
 )
 FUSED_CONVOLUTION = Rule(
-    "n (g i) *s, (g o) i *k, (g o)?, n (g o) *t? -> n (g o) *t",
+    "n (g i) *s, (g o) i *k, (g o)?, n (g o) *t!? -> n (g o) *t",
     sizes=_GROUPED,
     sites={"group": "g"},
     macs=_CONV_MACS,
@@ -54,12 +54,18 @@ def _matmul(call: Call) -> str:
 
 
 def _fused_matmul(call: Call) -> str:
+    trans_a, trans_b = bool(call.attribute("transA", 0)), bool(call.attribute("transB", 0))
     if call.attribute("transBatchA", 0) or call.attribute("transBatchB", 0):
-        left = "m *b k" if call.attribute("transBatchA", 0) else "*b m k"
-        right = "k *b n" if call.attribute("transBatchB", 0) else "*b k n"
+        left = _batched("m k", trans_a, bool(call.attribute("transBatchA", 0)))
+        right = _batched("k n", trans_b, bool(call.attribute("transBatchB", 0)))
         return f"{left}, {right} -> *b m n"
-    ranks = len(call.axes(0)), len(call.axes(1))
-    return matmul_text(*ranks, bool(call.attribute("transA", 0)), bool(call.attribute("transB", 0)))
+    return matmul_text(len(call.axes(0)), len(call.axes(1)), trans_a, trans_b)
+
+
+def _batched(names: str, swapped: bool, outer: bool) -> str:
+    """A matrix operand; ``outer`` puts its first dimension in front of the batch dimensions."""
+    first, second = reversed(names.split()) if swapped else names.split()
+    return f"{first} *b {second}" if outer else f"*b {first} {second}"
 
 
 MATMUL = Rule(_matmul, macs=("*b m k n",), roles={"*b": "head"})

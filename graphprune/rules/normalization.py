@@ -10,11 +10,17 @@ from __future__ import annotations
 from graphprune.rules.call import Axes, Call, Mix
 from graphprune.rules.table import Rule, bind
 
-BATCH_NORM = Rule("n c *s, c, c, c, c -> n c *s, c, c, c, c")
 INSTANCE_NORM = Rule("n c *s, c, c -> n c *s", statistics="*s")
 LOCAL_RESPONSE_NORM = Rule("n c *s -> n c *s", statistics="c")
 
-bind("onnx.BatchNormalization", BATCH_NORM, "X scale B input_mean input_var")
+
+def batch_norm(call: Call) -> list[Axes | None]:
+    """Uses stored statistics, unless ``training_mode`` takes them over batch and space."""
+    training = bool(call.attribute("training_mode", 0))
+    return Rule("n c *s, c, c, c, c -> n c *s, c, c, c, c", statistics="n *s" if training else "")(call)
+
+
+bind("onnx.BatchNormalization", batch_norm, "X scale B input_mean input_var")
 bind("onnx.InstanceNormalization", INSTANCE_NORM, "input scale B")
 bind("onnx.LRN", LOCAL_RESPONSE_NORM, "X")
 
@@ -63,11 +69,22 @@ def group_norm(call: Call) -> list[Axes | None]:
 
 
 bind("onnx.GroupNormalization", group_norm, "X scale bias")
-SKIP_LAYER_NORM = Rule("*n c, *n c, c, c?, c? -> *n c, -, -, *n c", statistics="c")
-SKIP_RMS_NORM = Rule("*n c, *n c, c, c? -> *n c, -, -, *n c", statistics="c")
+SKIP_LAYER_NORM = Rule("*n c, *n c, c, c?, c? -> *n c, *n 1, *n 1, *n c", statistics="c")
+SKIP_RMS_NORM = Rule("*n c, *n c, c, c? -> *n c, *n 1, *n 1, *n c", statistics="c")
 bind("com.microsoft.SkipLayerNormalization", SKIP_LAYER_NORM, "input skip gamma beta bias")
 bind("com.microsoft.SkipSimplifiedLayerNormalization", SKIP_RMS_NORM, "input skip gamma bias")
-bind("onnx.MeanVarianceNormalization", Rule("n c *s -> n c *s", statistics="*s"), "X")
+
+
+def mean_variance(call: Call) -> list[Axes | None]:
+    """Statistics over the dimensions ``axes``."""
+    x = call.axes(0)
+    for dim in sorted(dim % len(x) for dim in call.attribute("axes", (0, 2, 3))):
+        call.mixes.append(Mix("statistics", x[dim], ((0, dim),), ((0, dim),)))
+    return [x]
+
+
+bind("onnx.MeanVarianceNormalization", mean_variance, "X")
+
 
 
 def lp_normalization(call: Call) -> list[Axes | None]:
@@ -84,7 +101,8 @@ def softmax(call: Call) -> list[Axes | None]:
     if call.opset >= 13:
         dims = [call.attribute("axis", -1) % len(x)]
     else:
-        dims = list(range(call.attribute("axis", 1) % (len(x) + 1), len(x)))
+        first = call.attribute("axis", 1)
+        dims = list(range(first + len(x) if first < 0 else first, len(x)))
     for dim in dims:
         call.mixes.append(Mix("statistics", x[dim], ((0, dim),), ((0, dim),)))
     return [x]

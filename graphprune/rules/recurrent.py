@@ -19,11 +19,11 @@ def recurrent(gates: int, cell: bool) -> Callable[[Call], list[Axes | None]]:
 
     def apply(call: Call) -> list[Axes | None]:
         batch_first = bool(call.attribute("layout", 0))
-        x, y = ("b s i", "b s d! h") if batch_first else ("s b i", "s d! b h")
+        x, y = ("b s! i", "b s d! h") if batch_first else ("s! b i", "s d! b h")
         state = "b~ d! h" if batch_first else "d! b~ h"
         extra = f", {state}?, d! (3 h)?" if cell else ""
         results = f"{y}, {state.replace('~', '')}" + (f", {state.replace('~', '')}" if cell else "")
-        text = f"{x}, d! ({gates} h) i, d! ({gates} h) h, d! ({biases} h)?, -?, {state}?{extra} -> {results}"
+        text = f"{x}, d! ({gates} h) i, d! ({gates} h) h, d! ({biases} h)?, b?, {state}?{extra} -> {results}"
         if call.operand(0) is None:
             raise Declined("no input")
         rule = Rule(
@@ -31,7 +31,7 @@ def recurrent(gates: int, cell: bool) -> Callable[[Call], list[Axes | None]]:
             sizes={"h": "hidden_size"},
             sites={"hidden_size": "h"},
             macs=(f"s b d i h {gates}", f"s b d h h {gates}"),
-            masked=((2, 2),),
+            summed={"h": (2,)},
             roles={"h": "hidden unit"},
         )
         return rule(call)

@@ -11,7 +11,7 @@ from graphprune.rules.call import Axes, Call, InputTarget, Mix
 from graphprune.rules.layout import dims_operand
 from graphprune.rules.table import Rule, bind
 
-POOLING = Rule("n c *s -> n c *t, n c *t")
+POOLING = Rule("n c *s -> n c *t")
 
 
 def _reduce(call: Call, kind: str) -> list[Axes | None]:
@@ -74,6 +74,15 @@ def top_k(call: Call) -> list[Axes | None]:
     return results
 
 
+def pooling(call: Call) -> list[Axes | None]:
+    """Windows over space; the places of the maxima, where asked for, count over the whole tensor."""
+    results = POOLING(call)
+    if len(call.result_sizes) > 1:
+        call.pin(call.axes(0), "the places of its maxima count over the whole tensor")
+        results.extend(call.unknown_results("places of maxima")[1:])
+    return results
+
+
 def resize(call: Call) -> list[Axes | None]:
     """Dimensions whose size stays are left alone; the others are space."""
     x = call.axes(0)
@@ -118,6 +127,6 @@ bind("onnx.ArgMax onnx.ArgMin", arg_reduction, "data")
 bind("onnx.CumSum", cumulative, "x axis")
 bind("onnx.TopK", top_k, "X")
 bind("onnx.GlobalAveragePool onnx.GlobalMaxPool onnx.GlobalLpPool", global_pool, "X")
-bind("onnx.AveragePool onnx.MaxPool onnx.LpPool", POOLING, "X")
+bind("onnx.AveragePool onnx.MaxPool onnx.LpPool", pooling, "X")
 bind("onnx.Resize", resize, "X")
 bind("onnx.Upsample", resize, "X")

@@ -9,6 +9,7 @@ Operands are separated by commas; each lists its dimensions. A *name* is an axis
 =========== ===================================================================================================
 ``name``    an axis; occurs in operands only: summed; occurs once in the whole rule: fixed (pinned)
 ``(g i)``   a dimension that is a product of axes, row-major; a number in it is a fixed factor
+``[a b]``   a dimension that is the concatenation of axes or of products
 ``*s``      any number of dimensions, aligned at the last one, broadcasting where a size is 1
 ``name!``   pinned wherever it stands
 ``name~``   may be 1 in this operand (broadcast)
@@ -22,8 +23,10 @@ table under the name of an operator. An operator that is not in the table is pin
 
 from __future__ import annotations
 
+import re
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from types import MappingProxyType
 
@@ -39,12 +42,17 @@ RuleFunction = Callable[[Call], Sequence[Axes | None]]
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """One dimension of a pattern: names (several for a product), or a variadic run."""
+    """One dimension of a pattern: a variadic run, or terms one after the other, each the product of its names."""
 
-    names: tuple[str, ...]
+    terms: tuple[tuple[str, ...], ...]
     variadic: bool = False
     broadcast: bool = False
     pinned: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names of the dimension."""
+        return tuple(name for term in self.terms for name in term)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +64,34 @@ class Pattern:
     ignored: bool = False
 
 
+_TOKENS = re.compile(r"[()\[\]]|[*\w]+[~!]*|[~!]")
+
+
 def _dims(text: str) -> tuple[Dim, ...]:
+    """The dimensions that ``text`` spells; a mark after a closing bracket belongs to the whole dimension."""
     dims: list[Dim] = []
-    for token in text.replace("(", " ( ").replace(")", " ) ").split():
-        if token == "(":
-            group: list[str] = []
-            dims.append(Dim(("(",)))
-            continue
-        if dims and dims[-1].names == ("(",):
-            if token == ")":
-                dims[-1] = Dim(tuple(group))
-            else:
-                group.append(token)
-            continue
-        if token in ("~", "!"):  # after a closing bracket
-            last = dims.pop()
-            dims.append(Dim(last.names, last.variadic, token == "~" or last.broadcast, token == "!" or last.pinned))
-            continue
-        name = token.strip("*~!")
-        dims.append(Dim((name,), token.startswith("*"), "~" in token, "!" in token))
+    tokens = deque(_TOKENS.findall(text))
+    while tokens:
+        token = tokens.popleft()
+        if token in ("~", "!"):
+            dims[-1] = replace(dims[-1], **{"broadcast" if token == "~" else "pinned": True})
+        elif token == "[":
+            terms: list[tuple[str, ...]] = []
+            while (token := tokens.popleft()) != "]":
+                terms.append(_factors(tokens) if token == "(" else (token,))
+            dims.append(Dim(tuple(terms)))
+        elif token == "(":
+            dims.append(Dim((_factors(tokens),)))
+        else:
+            dims.append(Dim(((token.strip("*~!"),),), token.startswith("*"), "~" in token, "!" in token))
     return tuple(dims)
+
+
+def _factors(tokens: deque[str]) -> tuple[str, ...]:
+    names: list[str] = []
+    while (token := tokens.popleft()) != ")":
+        names.append(token)
+    return tuple(names)
 
 
 @cache
@@ -99,11 +115,13 @@ class Rule:
     """An equation over the axes of operands and results (see the module's table of its signs).
 
     ``text`` may be a function of the call where attributes choose the equation (a transposed Gemm).
-    ``sizes`` gives the size of a name from an attribute, ``sites`` names the attributes that spell an axis' extent.
+    ``sizes`` gives the size of a name from an attribute, ``sites`` names the attributes that spell an axis' extent
+    (``{"heads": "g r", "widths[0]": "d"}``: the product of two axes, one number of a list).
     ``macs`` are terms, each a list of names whose extents multiply (``"n g i o *k *t"``).
     ``statistics`` are names whose positions are mixed by something other than a sum: legal to cut, but the result is
     not that of zeroing. ``roles`` says what the positions of a name are (head, head width, expert, ...).
-    ``masked`` are further ``(operand, dim)`` whose removed positions must be zero, for sums that happen inside.
+    ``summed`` names the operands in which removed positions must be zero, for sums that the equation does not show or
+    that need more than one of them; ``neutral`` the operand that holds the zero point of an operand.
     """
 
     text: str | Callable[[Call], str]
@@ -112,7 +130,8 @@ class Rule:
     macs: tuple[str, ...] = ()
     statistics: str = ""
     roles: Mapping[str, str] = field(default_factory=dict)
-    masked: tuple[tuple[int, int], ...] = ()
+    summed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    neutral: Mapping[int, int] = field(default_factory=dict)
 
     def __call__(self, call: Call) -> list[Axes | None]:
         text = self.text if isinstance(self.text, str) else self.text(call)
@@ -197,12 +216,12 @@ class _Match:
         if dim.broadcast and axis.size == 1 and any(self._size(name) != 1 for name in dim.names):
             self.call.pin(axis, "one position is repeated along a whole axis")
             return
-        for name in dim.names:
+        for name in dict.fromkeys(dim.names):
             self.where.setdefault(name, []).append((number, position))
         if len(dim.names) == 1 and dim.names[0] not in self.names and not dim.names[0].isdigit():
             self.names[dim.names[0]] = axis
             return
-        self.call.unify(axis, self._product(dim.names, axis.size))
+        self.call.unify(axis, self._axis(dim, axis.size))
 
     def _size(self, name: str) -> Size | None:
         if name.isdigit():
@@ -215,9 +234,24 @@ class _Match:
         value = source(self.call) if callable(source) else self.call.attribute(source, 1)
         return int(value)
 
+    def _axis(self, dim: Dim, whole: Size | None) -> Axis:
+        """The axis of a dimension of size ``whole``; of several terms, one may have a size that only ``whole`` tells."""
+        if len(dim.terms) == 1:
+            return self._product(dim.terms[0], whole)
+        sizes = [product_size(known) if None not in known else None for known in map(self._sizes, dim.terms)]  # type: ignore[arg-type]
+        if isinstance(whole, int) and sizes.count(None) == 1:
+            sizes[sizes.index(None)] = whole - sum(size for size in sizes if isinstance(size, int))
+        elif isinstance(whole, int) and len(set(dim.terms)) == 1:
+            sizes = [divide(whole, len(sizes))] * len(sizes)
+        parts = [self._product(term, size) for term, size in zip(dim.terms, sizes, strict=True)]
+        return self.call.space.concat(parts, self.call.why("joins runs of symbolic size"))
+
+    def _sizes(self, names: Sequence[str]) -> list[Size | None]:
+        return [self._size(name) for name in names]
+
     def _product(self, names: Sequence[str], whole: Size | None) -> Axis:
         """The product of ``names``; of those not yet bound, at most one may have a size that only ``whole`` tells."""
-        sizes = [self._size(name) for name in names]
+        sizes = self._sizes(names)
         unknown = [index for index, size in enumerate(sizes) if size is None]
         if unknown:
             rest = None if whole is None else divide(whole, product_size(size for size in sizes if size is not None))
@@ -254,7 +288,7 @@ class _Match:
                     self.pinned.add(name)
             if len(dim.names) == 1 and self._size(dim.names[0]) is None:
                 self.names[dim.names[0]] = self.call.fixed(size, "a size of this operator's own")
-            axes.append(self._product(dim.names, size))
+            axes.append(self._axis(dim, size))
         return tuple(axes)
 
     def _result_run(self, name: str, at: int, plain: int, sizes: tuple[Size, ...] | None) -> list[Axis]:
@@ -283,20 +317,26 @@ class _Match:
                 call.pin(axis, "an axis that occurs in this operand alone")
             elif key in statistics:
                 call.mixes.append(Mix("statistics", axis, tuple(self.where[key]), self._places(key)))
+            elif key in rule.summed:
+                for operand in rule.summed[key]:
+                    self._sum(axis, [place for place in self.where.get(key, ()) if place[0] == operand])
             elif key not in outside and key in self.where:
-                call.mixes.append(Mix("sum", axis, (self._to_mask(self.where[key]),)))
-        for operand, dim in rule.masked:
-            if call.operand(operand) is not None:
-                call.mixes.append(Mix("sum", call.axes(operand)[dim], ((operand, dim),)))
+                self._sum(axis, [self._to_mask(self.where[key])])
         for term in rule.macs:
             factors = [call.fixed(int(name), "a fixed factor") for name in term.split() if name.isdigit()]
             keys = [key for name in term.split() if not name.isdigit() for key in self._keys(name)]
             call.contractions.append((*factors, *(everything[key] for key in keys if key in everything)))
-        for attribute, name in rule.sites.items():
-            if attribute in call.attributes and self.names.get(name, ONE) is not ONE:
-                call.site(AttributeTarget(attribute), self.names[name])
+        for spelled, names in rule.sites.items():
+            attribute, _, index = spelled.rstrip("]").partition("[")
+            axis = call.space.product(self.names.get(name, ONE) for name in names.split())
+            if attribute in call.attributes and axis is not ONE:
+                call.site(AttributeTarget(attribute, int(index) if index else None), axis)
         for name, role in rule.roles.items():
             call.roles.extend((everything[key], role) for key in self._keys(name) if key in everything)
+
+    def _sum(self, axis: Axis, places: Sequence[tuple[int, int]]) -> None:
+        if places:
+            self.call.mixes.append(Mix("sum", axis, tuple(places), neutral=self.rule.neutral.get(places[0][0])))
 
     def _keys(self, name: str) -> list[str]:
         name = name.strip("*")
@@ -313,7 +353,7 @@ class _Match:
 
     def _places(self, key: str) -> tuple[tuple[int, int], ...]:
         places: list[tuple[int, int]] = []
-        for number, pattern in enumerate(self.results):
+        for number, pattern in enumerate(self.results[: max(len(self.call.result_sizes), 1)]):
             position = 0
             for dim in pattern.dims:
                 if dim.variadic:

@@ -1,0 +1,26 @@
+"""All samples, one module a family."""
+
+from __future__ import annotations
+
+from rules import (
+    rows_contraction,
+    rows_layout,
+    rows_lookup,
+    rows_normalization,
+    rows_pointwise,
+    rows_recurrent,
+    rows_reduction,
+)
+from rules.registry import ROWS
+
+__all__ = ["ROWS"]
+
+_FAMILIES = (
+    rows_contraction,
+    rows_layout,
+    rows_lookup,
+    rows_normalization,
+    rows_pointwise,
+    rows_recurrent,
+    rows_reduction,
+)

@@ -1,0 +1,42 @@
+"""Samples of operators that treat every position by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+from rules.registry import const, data, of, positive, row, rows
+
+rows(
+    "Abs Asin Asinh Atan Atanh Acos Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish IsInf IsNaN "
+    "LeakyRelu Mish Neg Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Tan Tanh "
+    "ThresholdedRelu Identity com.microsoft.QuickGelu com.microsoft.Gelu",
+    (2, 5, 3),
+)
+rows("Log Sqrt", positive(2, 5, 3))
+row("Acosh", positive(2, 5, 3) + 1)
+row("Swish", (2, 5, 3), opset=24)
+rows("BitwiseNot", of(np.int32, 2, 5, 3))
+row("Not", of(bool, 2, 5))
+row("Cast", (2, 5), to=7)
+row("BitCast", (2, 5), to=6, opset=26)
+row("CastLike", (2, 5), of(np.int64, 3))
+row("Dropout", (2, 5), results=2)
+row("Dropout", (2, 5), opset=10)
+row("Clip", (2, 5), const(-0.5, np.float32), const(0.5, np.float32))
+row("Clip", (2, 5), min=-0.5, max=0.5, opset=10)
+
+for left, right in [((3, 5), (3, 5)), ((2, 3, 5), (5,)), ((2, 3, 5), (3, 1)), ((1, 5), (3, 1)), ((3, 5), ())]:
+    row("Add", left, right)
+rows("Sub Mul Div", (2, 3, 5), (3, 1))
+row("Add", (3, 5), (3, 5), opset=7)
+row("Pow", positive(3, 5), positive(5))
+row("Mod", of(np.int64, 3, 5), of(np.int64, 5) * 2 + 1)
+row("BitShift", of(np.uint8, 3, 5), of(np.uint8, 5) % 3, direction="LEFT")
+rows("And Or Xor", of(bool, 3, 5), of(bool, 5, seed=1))
+rows("BitwiseAnd BitwiseOr BitwiseXor", of(np.int32, 3, 5), of(np.int32, 5))
+rows("Equal Greater GreaterOrEqual Less LessOrEqual", of(np.int32, 3, 5), of(np.int32, 5))
+row("Where", of(bool, 3, 1), (2, 3, 5), (5,))
+rows("Max Min Sum Mean", (3, 5), (5,), (3, 1))
+row("PRelu", (2, 3, 5), (3, 1))
+rows("com.microsoft.BiasGelu com.microsoft.FastGelu", (2, 3, 5), (5,))
+row("com.microsoft.FastGelu", (2, 3, 5))
+row("Bernoulli", data([[0, 1, 0], [1, 1, 0]], np.float32))

@@ -1,0 +1,129 @@
+"""Every row of the operator table against its real operator, in both directions.
+
+What a rule leaves free can be removed: the operator on the erased operands gives what it gives on whole operands, of
+which summed positions are masked and positions under a statistic gathered; everything else that was removed holds
+whatever it holds. What a rule pins is listed in ``rows.txt``, so that a needless pin shows as a diff. Run with
+``GRAPHPRUNE_GOLDEN=1`` to write that file anew.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnxruntime.capi import _pybind_state as runtime
+from rules.notation import line
+from rules.row_check import erased, selections, zeroed
+from rules.rows import ROWS
+from rules.sample import Array, Sample, read
+
+from graphprune.rules import table
+from graphprune.rules.call import Declined
+from graphprune.rules.opaque import is_opaque
+
+GOLDEN = Path(__file__).with_name("rows.txt")
+
+
+def labels() -> list[str]:
+    counts: dict[str, int] = {}
+    result = []
+    for sample in ROWS:
+        number = counts[sample.label] = counts.get(sample.label, 0) + 1
+        result.append(sample.label if number == 1 else f"{sample.label} #{number}")
+    return result
+
+
+def differ(a: Array | None, b: Array | None, tolerance: float) -> bool:
+    if a is None or b is None:
+        return False
+    if a.shape != b.shape:
+        return True
+    if a.dtype.kind in "OUST":
+        return not np.array_equal(a, b)
+    left, right = (np.asarray(side, np.complex128) for side in (a, b))
+    return not np.allclose(left, right, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+@pytest.mark.parametrize("sample", ROWS, ids=labels())
+def test_free_positions_can_be_removed(sample: Sample) -> None:
+    reading = read(sample)
+    mixed = {leaf for mix in reading.call.mixes for leaf in reading.space.leaves(mix.axis)}
+    visible = False
+    for leaves, selection in selections(reading, seed=0):
+        slim = erased(sample, reading, selection)
+        if sample.follows:
+            continue
+        whole = zeroed(sample, reading, selection)
+        for number, (a, b) in enumerate(zip(slim, whole, strict=True)):
+            assert not differ(a, b, sample.tolerance), f"result {number} without {leaves} in {line(reading)}"
+        if mixed & set(leaves) and not visible:
+            raw = zeroed(sample, reading, selection, masks=False)
+            visible = any(differ(a, b, sample.tolerance) for a, b in zip(slim, raw, strict=True))
+    if mixed & set(reading.free) and not sample.follows:
+        assert visible, f"no mask or gather was needed in {line(reading)}"
+
+
+@pytest.mark.parametrize("sample", ROWS, ids=labels())
+def test_a_statistic_is_not_a_sum(sample: Sample) -> None:
+    """Where zeroing would do, a rule must not say that it does not."""
+    reading = read(sample)
+    for leaves, selection in selections(reading, seed=1):
+        mixes = [mix for mix in reading.call.mixes if set(leaves) & set(reading.space.leaves(mix.axis))]
+        if len(leaves) > 1 or not any(mix.kind == "statistics" for mix in mixes):
+            continue
+        slim = erased(sample, reading, selection)
+        zeros = zeroed(sample, reading, selection, as_sums=True)
+        assert any(differ(a, b, sample.tolerance) for a, b in zip(slim, zeros, strict=True)), line(reading)
+
+
+@pytest.mark.parametrize("sample", ROWS, ids=labels())
+def test_no_rule_needs_the_sizes_of_results(sample: Sample) -> None:
+    try:
+        reading = read(sample, result_sizes=False)
+    except Declined:
+        return
+    for leaf in reading.free:
+        assert isinstance(leaf.size, int)
+
+
+def test_golden() -> None:
+    lines = [f"{label}\n    {line(read(sample))}\n" for label, sample in zip(labels(), ROWS, strict=True)]
+    found = "".join(lines)
+    if os.environ.get("GRAPHPRUNE_GOLDEN"):
+        GOLDEN.write_text(found)
+    expected = GOLDEN.read_text()
+    diff = difflib.unified_diff(expected.splitlines(), found.splitlines(), "rows.txt", "now", n=1, lineterm="")
+    assert found == expected, "\n".join(diff)
+
+
+def test_every_binding_has_a_sample() -> None:
+    sampled = {sample.op for sample in ROWS}
+    assert [op for op, binding in table().items() if op not in sampled and not is_opaque(binding.rule)] == []
+    assert sampled <= set(table())
+
+
+def schemas() -> dict[str, list[list[str]]]:
+    """For each operator the names of its operands, one list a version."""
+    found: dict[str, list[list[str]]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        found.setdefault(f"{schema.domain or 'onnx'}.{schema.name}", []).append([i.name for i in schema.inputs])
+    for schema in runtime.get_all_operator_schema():
+        found.setdefault(f"{schema.domain or 'onnx'}.{schema.name}", []).append([i.name for i in schema.inputs])
+    return found
+
+
+def test_operands_are_named_as_in_the_schema() -> None:
+    known = schemas()
+    for op, binding in table().items():
+        names = list(binding.operands)
+        assert not names or op not in known or any(own[: len(names)] == names for own in known[op]), (op, known[op])
+
+
+def test_every_standard_operator_is_declared() -> None:
+    bodies = {"onnx.If", "onnx.Loop", "onnx.Scan", "onnx.SequenceMap"}
+    newest = {f"onnx.{schema.name}" for schema in onnx.defs.get_all_schemas_with_history() if schema.domain == ""}
+    assert sorted(newest - bodies - set(table())) == []
