@@ -113,7 +113,7 @@ class CostModel:
     @cached_property
     def floor(self) -> Counts:
         """What is left where every group is emptied: the part that no selection can reach."""
-        return self.at({leaf: 0 for leaf in self._slots})
+        return self.at(dict.fromkeys(self._slots, 0))
 
     def extents(self, widths: Widths) -> list[int]:
         """The extents that the slots of a :class:`Term` number."""

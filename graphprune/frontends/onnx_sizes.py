@@ -26,7 +26,8 @@ def concrete_sizes(model: ir.Model, dims: Mapping[str, int] | None = None) -> di
     """Sizes of the values of ``model`` by name, for one sample; a size that depends on data is None.
 
     ``dims`` sets symbolic dimensions by name (or ``input:position``); of the others the batch is 1, the sides of images
-    are 224, everything else is 128 (more where that is too short for the model). No weight is read and ``model`` is not changed.
+    are 224, everything else is 128 (more where that is too short for the model). No weight is read, and ``model`` is
+    not changed.
 
     Raises:
         UsageError: ``dims`` names a dimension that the model does not have.

@@ -1,0 +1,116 @@
+"""What a criterion is, what it may look at, and the criteria by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.axes import Leaf
+from graphprune.errors import UsageError
+from graphprune.score.positions import Numbers
+from graphprune.structure import Structure
+
+__all__ = ["Block", "Criterion", "Evidence", "Scores", "Weights", "blocks", "criteria", "criterion", "register"]
+
+Scores = dict[Leaf, Numbers]
+"""For each group one number a position: the higher, the more it matters."""
+
+BLOCK_ELEMENTS = 1 << 22  # 16 MB as float32
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A piece of a tensor: ``tensor[prefix][start : start + len(values)]``."""
+
+    prefix: tuple[int, ...]
+    start: int
+    values: npt.NDArray[Any]
+
+
+class Weights(Protocol):
+    """Reads the parameter ``name`` once, piece by piece in storage order."""
+
+    def __call__(self, name: str) -> Iterator[Block]: ...
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What criteria judge by: the structure, its weights, and (by the names in ``needs``) what else was gathered."""
+
+    structure: Structure
+    weights: Weights
+    gathered: Mapping[str, object] = field(default_factory=dict)
+
+
+class Criterion(Protocol):
+    """Tells how much each position of each group matters.
+
+    ``needs`` names what must be in :attr:`Evidence.gathered`: nothing, ``"calibration"`` (activations on inputs) or
+    ``"gradients"``.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def needs(self) -> frozenset[str]: ...
+
+    def score(self, evidence: Evidence) -> Scores: ...
+
+
+_REGISTRY: dict[str, Callable[[int], Criterion]] = {}
+
+
+def register(name: str, make: Callable[[int], Criterion]) -> None:
+    """Make a criterion known by name; ``make`` gets the seed.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in _REGISTRY:
+        raise ValueError(f"criterion {name} is registered twice")
+    _REGISTRY[name] = make
+
+
+def criteria() -> Mapping[str, Callable[[int], Criterion]]:
+    """All criteria by name, read-only."""
+    return MappingProxyType(_REGISTRY)
+
+
+def criterion(name: str, seed: int = 0) -> Criterion:
+    """The criterion called ``name``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in _REGISTRY:
+        raise UsageError(f"no criterion is called '{name}'; there are: {', '.join(sorted(_REGISTRY))}")
+    return _REGISTRY[name](seed)
+
+
+def blocks(array: npt.NDArray[Any], limit: int = BLOCK_ELEMENTS) -> Iterator[Block]:
+    """An array as consecutive blocks of at most about ``limit`` elements.
+
+    >>> [(b.prefix, b.start, b.values.shape) for b in blocks(np.zeros((2, 3, 4)), limit=8)]
+    [((0,), 0, (2, 4)), ((0,), 2, (1, 4)), ((1,), 0, (2, 4)), ((1,), 2, (1, 4))]
+    """
+    for prefix, start, stop in block_bounds(array.shape, limit):
+        yield Block(prefix, start, array[prefix][start:stop] if array.ndim else array.reshape(1))
+
+
+def block_bounds(shape: tuple[int, ...], limit: int = BLOCK_ELEMENTS) -> Iterator[tuple[tuple[int, ...], int, int]]:
+    """How to cut a tensor of ``shape`` into blocks: leading indices, start and stop of the dimension after them."""
+    depth, rows = 0, shape or (1,)
+    inner = int(np.prod(rows[1:], dtype=np.int64))
+    while inner > limit and depth + 1 < len(rows):
+        depth += 1
+        inner //= rows[depth]
+    step = max(1, limit // max(inner, 1))
+    for prefix in np.ndindex(*rows[:depth]):
+        for start in range(0, rows[depth], step):
+            yield prefix, start, min(start + step, rows[depth])
