@@ -1,0 +1,98 @@
+"""How much to keep: a ratio of positions, or what the slim program may cost."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, fields
+
+from graphprune.cost import Counts
+from graphprune.errors import UsageError
+
+__all__ = ["Amount", "Budget", "parse_amount", "shown"]
+
+_SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_AMOUNT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%|[kKmMgGtT]?i?)\s*[bB]?")
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A share of what there is now (``relative``), or an absolute number."""
+
+    value: float
+    relative: bool = False
+
+    def of(self, total: int) -> int:
+        """The number that may be kept of ``total``."""
+        return math.floor(self.value * total + 1e-9) if self.relative else math.floor(self.value)
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:g}%" if self.relative else shown(self.value)
+
+
+def shown(number: float) -> str:
+    """A count with a unit.
+
+    >>> shown(1_820_000_000), shown(512)
+    ('1.82G', '512')
+    """
+    for unit in ("t", "g", "m", "k"):
+        if number >= _SCALES[unit]:
+            return f"{number / _SCALES[unit]:.4g}{unit if unit == 'k' else unit.upper()}"
+    return f"{number:g}"
+
+
+def parse_amount(text: str) -> Amount:
+    """An amount as people write it: ``50%``, ``2.0G``, ``300k``, ``8MiB``, ``1200000``; ``0.5`` means a half.
+
+    Raises:
+        UsageError: the text says something else.
+    """
+    match = _AMOUNT.fullmatch(text.strip())
+    if match is None or match[2].lower() == "i":
+        raise UsageError(f"'{text}' is no amount; write a share such as 50% or a number such as 2.0G, 300k or 8MiB")
+    value, unit = float(match[1]), match[2].lower()
+    if unit == "%":
+        return Amount(value / 100, relative=True)
+    if not unit and 0 < value < 1:
+        return Amount(value, relative=True)
+    return Amount(value * (_BINARY.get(unit) or _SCALES[unit]))
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Either ``ratio``, the share of positions to remove, or targets: what may be kept of each cost.
+
+    Of several targets all are met.
+
+    Raises:
+        UsageError: nothing is asked for, a ratio comes with targets, or a number is out of range.
+    """
+
+    ratio: float | None = None
+    macs: Amount | None = None
+    params: Amount | None = None
+    bytes: Amount | None = None
+
+    def __post_init__(self) -> None:
+        targets = self.targets
+        if self.ratio is None and not targets:
+            raise UsageError("no budget is given: say a ratio, or a target for MACs, parameters or bytes")
+        if self.ratio is not None and targets:
+            raise UsageError(f"a ratio and a target for {next(iter(targets))} exclude each other; give one of them")
+        if self.ratio is not None and not 0 <= self.ratio < 1:
+            raise UsageError(f"ratio {self.ratio:g} is out of range: it is the share to remove, at least 0 and below 1")
+        for name, amount in targets.items():
+            if not 0 < amount.value < math.inf:
+                raise UsageError(f"target {name} {amount} is out of range: it is what to keep, more than 0")
+
+    @property
+    def targets(self) -> dict[str, Amount]:
+        """The targets by name of the cost."""
+        named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "ratio"}
+        return {name: amount for name, amount in named.items() if amount is not None}
+
+    def limits(self, total: Counts) -> dict[str, int]:
+        """The targets as numbers."""
+        return {name: amount.of(getattr(total, name)) for name, amount in self.targets.items()}

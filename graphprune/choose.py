@@ -1,0 +1,308 @@
+"""Scores and a budget become a selection: which positions of each group are kept.
+
+The positions of a group are taken out lowest score first, in *blocks*: single positions, or as many as bring the width
+to the next multiple of ``round_to``. All blocks of all groups form one ranking, and the budget says where it is cut.
+
+- Scope ``local`` ranks a block by the share of its group that is gone with it, so every group loses the same share. It
+  is the default: without training afterwards no layer becomes the bottleneck of the rest, and the result does not hang
+  on how scores of unlike layers compare.
+- Scope ``global`` ranks by the blocks' mean scores, normalised by group, so groups of little worth lose more.
+
+A cost target is met on exact counts: the shortest cut of the ranking at or below it is found by bisection, then the
+most valuable blocks are put back while the cost stays at or below it. Where the ranking itself decides how thin a group
+gets (scope ``global``, or a target) each keeps at least 5 % of its positions, since a layer of one channel breaks the
+network long before the others are used up; a ratio under scope ``local`` is taken at its word.
+Parts of one original axis (equal ``pool``) count as one group. No tensor ever runs empty. Equal input gives equal
+output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.axes import Leaf
+from graphprune.budget import Budget, shown
+from graphprune.cost import CostModel, Counts
+from graphprune.errors import TargetError, UsageError
+from graphprune.ledger import ledger
+from graphprune.occupancy import indispensable
+from graphprune.patterns import Names
+from graphprune.score.base import Scores
+from graphprune.score.normalize import normalize
+from graphprune.score.positions import Positions
+from graphprune.selection import Selection
+from graphprune.structure import Group, Structure
+
+__all__ = ["Constraints", "Scope", "choose"]
+
+Scope = Literal["local", "global"]
+
+LEAST_SHARE = 0.05
+RESTORES = 256  # cost evaluations spent on putting blocks back: each takes well under a millisecond
+_EPSILON = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """What a choice must respect.
+
+    ``round_to``: kept widths of groups larger than it are multiples of it. ``min_width``: positions that every group
+    keeps at least. ``exclude``: patterns of groups left alone. ``ratios``: pattern -> share to remove of these groups,
+    whatever the budget; later patterns override earlier ones. ``roles``: only groups of these roles are cut (all, if
+    empty). ``normalizer``: how scores of different groups are brought to scale.
+    """
+
+    scope: Scope = "local"
+    round_to: int = 1
+    min_width: int = 1
+    exclude: Sequence[str] = ()
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    roles: Sequence[str] = ()
+    normalizer: str = "mean"
+
+    def __post_init__(self) -> None:
+        if self.scope not in ("local", "global"):
+            raise UsageError(f"scope '{self.scope}' is unknown; there are: local, global")
+        for name, value in (("round-to", self.round_to), ("minimum width", self.min_width)):
+            if value < 1:
+                raise UsageError(f"{name} {value} is out of range: it must be at least 1")
+        for pattern, ratio in self.ratios.items():
+            if not 0 <= ratio <= 1:
+                raise UsageError(f"ratio {ratio:g} for '{pattern}' is out of range: it must be between 0 and 1")
+
+
+def choose(
+    structure: Structure,
+    scores: Scores,
+    budget: Budget,
+    constraints: Constraints | None = None,
+    cost: CostModel | None = None,
+) -> Selection:
+    """The selection that meets ``budget`` with as few positions removed as possible.
+
+    Args:
+        structure: what is cut.
+        scores: for each group one number a position; the lowest go first.
+        budget: with ``ratio``, a group of n positions loses ``floor(ratio * n)`` (scope local), or that share of all
+            positions goes (global), as far as the constraints allow; with targets, costs end at or just below them.
+        constraints: what else to respect.
+        cost: the cost model, for targets; made without sizes of symbolic dimensions if absent.
+
+    Raises:
+        TargetError: there is nothing to cut, or a target is out of reach.
+        UsageError: a pattern matches nothing, or a role does not occur.
+    """
+    return _Choice(structure, scores, budget, constraints or Constraints(), cost or CostModel(structure)).selection()
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """Positions that are ranked among each other: ``order`` lists those that may go, the first to go first."""
+
+    size: int
+    order: npt.NDArray[np.intp]
+    ratio: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Positions that go together: ``start`` to ``stop`` of a unit's order."""
+
+    key: float
+    unit: int
+    start: int
+    stop: int
+
+
+class _Choice:
+    def __init__(
+        self, structure: Structure, scores: Scores, budget: Budget, constraints: Constraints, cost: CostModel
+    ) -> None:
+        self.structure, self.budget, self.constraints, self.cost = structure, budget, constraints, cost
+        self.positions = Positions(structure)
+        self.scores = self.positions.join(normalize(scores, constraints.normalizer))
+        self.leaves = list(self.positions.first)
+        self.owner = np.repeat(np.arange(len(self.leaves)), [int(leaf.size) for leaf in self.leaves])  # type: ignore[arg-type]
+        self.sizes = np.bincount(self.owner, minlength=len(self.leaves))
+        self.units = self._units()
+        self.fixed = [block for block in self._blocks("local") if self._goes(block)]
+        self.ranking = [block for block in self._blocks(constraints.scope) if self.units[block.unit].ratio is None]
+
+    # -- what may go ----------------------------------------------------------------------------------------------
+
+    def _units(self) -> list[_Unit]:
+        stays = indispensable(self.structure, self.positions, self.scores)
+        members: dict[tuple[int, float | None], list[Leaf]] = {}
+        ratios = self._ratios()
+        for group in self._candidates():
+            members.setdefault((group.leaf.pool, ratios.get(group.leaf)), []).append(group.leaf)
+        units: list[_Unit] = []
+        for (_, ratio), leaves in members.items():
+            numbers = np.concatenate([np.arange(self.positions.total)[self.positions.range(leaf)] for leaf in leaves])
+            order = numbers[np.argsort(self.scores[numbers], kind="stable")]
+            order = order[~stays[order]]
+            least = min(self._least(len(numbers), ratio), len(numbers))
+            units.append(_Unit(len(numbers), order[: len(numbers) - least], ratio))
+        return units
+
+    def _candidates(self) -> list[Group]:
+        groups = self.structure.groups
+        if not groups:
+            raise TargetError(f"nothing to prune: no weight has an axis that may be cut{self._lock()}")
+        known = sorted({group.role for group in groups})
+        for role in self.constraints.roles:
+            if role not in known:
+                raise UsageError(f"no group has the role '{role}'; there are: {', '.join(known)}")
+        excluded: set[Leaf] = set()
+        names = Names(self.structure) if self.constraints.exclude else None
+        for pattern in self.constraints.exclude:
+            assert names is not None
+            excluded |= names.match(pattern)
+        chosen = [
+            group
+            for group in groups
+            if group.leaf not in excluded and (not self.constraints.roles or group.role in self.constraints.roles)
+        ]
+        if not chosen:
+            raise TargetError(f"nothing to prune: all {len(groups)} groups are excluded")
+        return chosen
+
+    def _ratios(self) -> dict[Leaf, float]:
+        if not self.constraints.ratios:
+            return {}
+        names = Names(self.structure)
+        return {leaf: ratio for pattern, ratio in self.constraints.ratios.items() for leaf in names.match(pattern)}
+
+    def _least(self, size: int, ratio: float | None) -> int:
+        ranked = ratio is None and (self.constraints.scope == "global" or self.budget.ratio is None)
+        return max(self.constraints.min_width, math.ceil(LEAST_SHARE * size) if ranked else 1)
+
+    # -- ranking --------------------------------------------------------------------------------------------------
+
+    def _blocks(self, scope: Scope) -> list[_Block]:
+        """All blocks, the first to go first; those of one unit in its order."""
+        blocks: list[_Block] = []
+        for number, unit in enumerate(self.units):
+            borders = self._borders(unit)
+            starts, stops = borders[:-1], borders[1:]
+            if scope == "local":
+                keys = (stops - (stops - starts - 1) / 2) / unit.size
+            else:
+                sums = np.concatenate([[0.0], np.cumsum(self.scores[unit.order])])
+                keys = np.maximum.accumulate((sums[stops] - sums[starts]) / (stops - starts))
+            blocks.extend(
+                _Block(float(key), number, int(start), int(stop))
+                for key, start, stop in zip(keys, starts, stops, strict=True)
+            )
+        return sorted(blocks, key=lambda block: (block.key, block.unit, block.start))
+
+    def _borders(self, unit: _Unit) -> npt.NDArray[np.intp]:
+        step = self.constraints.round_to
+        if step == 1 or unit.size <= step:
+            return np.arange(len(unit.order) + 1)
+        widths = np.arange(unit.size // step, 0, -1) * step
+        removed = unit.size - widths
+        removed = removed[(removed > 0) & (removed <= len(unit.order))]
+        return np.concatenate([[0], removed]).astype(np.intp)
+
+    def _goes(self, block: _Block) -> bool:
+        ratio = self.units[block.unit].ratio
+        return ratio is not None and block.key <= ratio + _EPSILON
+
+    # -- cutting the ranking --------------------------------------------------------------------------------------
+
+    def selection(self) -> Selection:
+        """What is kept."""
+        chosen = self.ranking[: self._by_ratio(self.budget.ratio)] if self.budget.ratio is not None else self._by_cost()
+        removed = self._numbers([*self.fixed, *chosen])
+        kept = np.ones(self.positions.total, np.bool_)
+        kept[removed] = False
+        masks = {leaf: kept[self.positions.range(leaf)] for leaf in self.leaves}
+        return Selection(self.structure.space, {leaf: mask for leaf, mask in masks.items() if not mask.all()})
+
+    def _numbers(self, blocks: Sequence[_Block]) -> npt.NDArray[np.intp]:
+        pieces = [self.units[block.unit].order[block.start : block.stop] for block in blocks]
+        return np.concatenate([np.zeros(0, np.intp), *pieces])
+
+    def _by_ratio(self, ratio: float) -> int:
+        """Where the ranking is cut so that the number of removed positions comes nearest to what ``ratio`` asks."""
+        free = [unit for unit in self.units if unit.ratio is None]
+        if self.constraints.scope == "local":
+            wanted = sum(min(math.floor(unit.size * ratio + _EPSILON), len(unit.order)) for unit in free)
+        else:
+            wanted = math.floor(sum(unit.size for unit in free) * ratio + _EPSILON)
+        removed = np.concatenate([[0], np.cumsum([block.stop - block.start for block in self.ranking], dtype=int)])
+        return int(np.argmin(np.abs(removed - wanted)))
+
+    def _by_cost(self) -> list[_Block]:
+        limits = self.budget.limits(self.cost.total)
+        start = self._widths(self.fixed)
+        cuts = self.owner[self._numbers(self.ranking)]
+        ends = np.concatenate([[0], np.cumsum([block.stop - block.start for block in self.ranking], dtype=int)])
+
+        def widths(length: int) -> npt.NDArray[np.intp]:
+            return start - np.bincount(cuts[: ends[length]], minlength=len(self.leaves))
+
+        low, high = 0, len(self.ranking)
+        self._check_reach(self._cost(widths(high)), limits)
+        while low < high:
+            middle = (low + high) // 2
+            if _meets(self._cost(widths(middle)), limits):
+                high = middle
+            else:
+                low = middle + 1
+        return self._restored(self.ranking[:low], widths(low), limits)
+
+    def _restored(
+        self, blocks: list[_Block], widths: npt.NDArray[np.intp], limits: Mapping[str, int]
+    ) -> list[_Block]:
+        """``blocks`` without those that the limits do not need, the most valuable tried first.
+
+        Only the last block taken from a unit can be put back; where it is needed the unit is left as it is.
+        """
+        kept = [True] * len(blocks)
+        closed: set[int] = set()
+        for index in range(len(blocks) - 1, max(-1, len(blocks) - 1 - RESTORES), -1):
+            block = blocks[index]
+            if block.unit in closed:
+                continue
+            trial = widths + np.bincount(self.owner[self._numbers([block])], minlength=len(self.leaves))
+            if _meets(self._cost(trial), limits):
+                widths = trial
+                kept[index] = False
+            else:
+                closed.add(block.unit)
+        return [block for block, stays in zip(blocks, kept, strict=True) if stays]
+
+    def _widths(self, blocks: Sequence[_Block]) -> npt.NDArray[np.intp]:
+        return self.sizes - np.bincount(self.owner[self._numbers(blocks)], minlength=len(self.leaves))
+
+    def _cost(self, widths: npt.NDArray[np.intp]) -> Counts:
+        return self.cost.at(dict(zip(self.leaves, widths.tolist(), strict=True)))
+
+    def _check_reach(self, least: Counts, limits: Mapping[str, int]) -> None:
+        for name, limit in limits.items():
+            reached, total = getattr(least, name), getattr(self.cost.total, name)
+            if reached > limit:
+                raise TargetError(
+                    f"{name} {self.budget.targets[name]} is out of reach: {100 * reached / total:.3g}% "
+                    f"({shown(reached)} of {shown(total)}) is the least that the structure and the options "
+                    f"allow{self._lock()}"
+                )
+
+    def _lock(self) -> str:
+        entries = ledger(self.cost)
+        if not entries or entries[0].share < 0.005:
+            return ""
+        first = entries[0]
+        return f"; the largest lock is {first.op} '{first.node}' ({first.reason}), {100 * first.share:.3g}%"
+
+
+def _meets(counts: Counts, limits: Mapping[str, int]) -> bool:
+    return all(getattr(counts, name) <= limit for name, limit in limits.items())

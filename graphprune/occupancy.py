@@ -1,0 +1,80 @@
+"""Positions that must stay so that no tensor runs empty, whatever else goes."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.axes import Axis, Concat, Leaf, Product
+from graphprune.score.positions import Numbers, Positions
+from graphprune.structure import Structure
+
+__all__ = ["indispensable"]
+
+
+def indispensable(structure: Structure, positions: Positions, scores: Numbers) -> npt.NDArray[np.bool_]:
+    """For each numbered position whether it must stay: the best-scored ones that keep every tensor's axes non-empty.
+
+    An axis is a leaf (its best position stays), a product (no factor may run empty) or a concatenation (one part must
+    not). Taking the best position costs a ranking nothing: it would be the last to go.
+    """
+    return _Occupancy(structure, positions, scores).kept
+
+
+class _Occupancy:
+    def __init__(self, structure: Structure, positions: Positions, scores: Numbers) -> None:
+        self._space = structure.space
+        self._positions = positions
+        self._scores = scores
+        self.kept = np.zeros(positions.total, np.bool_)
+        self._best: dict[int, float] = {}
+        roots = {id(root): root for root in map(self._space.find, _axes(structure))}
+        required = self._demand(list(roots.values()))
+        seen: set[int] = set()
+        occupied: dict[int, bool] = {}
+        for root in roots.values():
+            for node in self._space.postorder(root, seen):
+                self._best[id(node)] = self._score(node)
+                if isinstance(node, Leaf):
+                    continue
+                full = [occupied.get(id(part), False) or self._stays(part) for part in self._space.parts(node)]
+                occupied[id(node)] = any(full) if isinstance(node, Concat) else all(full)
+                if id(node) in required and not occupied[id(node)]:
+                    self._demand([node], open_concats=True)
+                    occupied[id(node)] = True
+
+    def _demand(self, nodes: list[Axis], open_concats: bool = False) -> set[int]:
+        """Keep the best position of every leaf that ``nodes`` need; returns the concatenations left undecided."""
+        pending: set[int] = set()
+        done: set[int] = set()
+        while nodes:
+            node = self._space.find(nodes.pop())
+            if id(node) in done:
+                continue
+            done.add(id(node))
+            if isinstance(node, Product):
+                nodes.extend(self._space.parts(node))
+            elif isinstance(node, Concat):
+                pending.add(id(node))
+                if open_concats:
+                    nodes.append(max(self._space.parts(node), key=lambda part: self._best[id(part)]))
+            elif isinstance(node, Leaf) and node in self._positions.first and node.size != 0:
+                numbers = self._positions.range(node)
+                self.kept[numbers.start + int(np.argmax(self._scores[numbers]))] = True
+        return pending
+
+    def _stays(self, node: Axis) -> bool:
+        if not isinstance(node, Leaf):
+            return False
+        return node not in self._positions.first or bool(self.kept[self._positions.range(node)].any())
+
+    def _score(self, node: Axis) -> float:
+        if isinstance(node, Leaf):
+            own = node in self._positions.first and node.size != 0
+            return float(self._scores[self._positions.range(node)].max()) if own else np.inf
+        parts = [self._best[id(part)] for part in self._space.parts(node)]
+        return max(parts, default=np.inf) if isinstance(node, Concat) else min(parts, default=np.inf)
+
+
+def _axes(structure: Structure) -> list[Axis]:
+    return [axis for axes in structure.tensors.values() for axis in axes or ()]
