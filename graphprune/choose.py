@@ -35,7 +35,7 @@ from graphprune.occupancy import indispensable
 from graphprune.patterns import Names
 from graphprune.score.base import Scores
 from graphprune.score.normalize import normalize
-from graphprune.score.positions import Positions
+from graphprune.score.positions import Numbers, Positions
 from graphprune.selection import Selection
 from graphprune.structure import Group, Structure
 
@@ -145,11 +145,18 @@ class _Choice:
         units: list[_Unit] = []
         for (_, ratio), leaves in members.items():
             numbers = np.concatenate([np.arange(self.positions.total)[self.positions.range(leaf)] for leaf in leaves])
-            order = numbers[np.argsort(self.scores[numbers], kind="stable")]
+            order = numbers[np.lexsort((self.scores[numbers], self._quantiles(leaves)))]
             order = order[~stays[order]]
             least = min(self._least(len(numbers), ratio), len(numbers))
             units.append(_Unit(len(numbers), order[: len(numbers) - least], ratio))
         return units
+
+    def _quantiles(self, leaves: Sequence[Leaf]) -> Numbers:
+        """For scope local, how far up each position stands in its own leaf: parts of one axis lose equal shares."""
+        if self.constraints.scope == "global":
+            return np.zeros(sum(int(leaf.size) for leaf in leaves))  # type: ignore[arg-type]
+        values = [self.scores[self.positions.range(leaf)] for leaf in leaves]
+        return np.concatenate([(np.argsort(np.argsort(v, kind="stable")) + 0.5) / len(v) for v in values])
 
     def _candidates(self) -> list[Group]:
         groups = self.structure.groups
