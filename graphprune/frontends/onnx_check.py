@@ -65,6 +65,9 @@ def check_model(proto: onnx.ModelProto, where: str, folder: Path | None) -> None
         raise scope.fail("its graph has no nodes, so there is nothing to prune", "pass the .onnx file of a network")
     if not len(proto.graph.output):
         raise scope.fail("its graph has no outputs")
+    for value in proto.graph.input:
+        if value.type.WhichOneof("value") is None:
+            raise scope.fail(f"input '{value.name}' has no type")
     for function in proto.functions:
         name = f"function '{function.domain}::{function.name}'"
         check_text(scope, "a local function", function.name, function.domain, *function.input, *function.output)

@@ -79,8 +79,9 @@ def check_type(scope: Scope, what: str, proto: onnx.TypeProto, depth: int = 0) -
         raise scope.fail(f"{what} has a type nested more than {MAX_DEPTH} deep")
     kind = proto.WhichOneof("value")
     if kind == "tensor_type":
-        if proto.tensor_type.elem_type not in ir.DataType._value2member_map_:
-            raise scope.fail(f"{what} has the unknown element type {proto.tensor_type.elem_type}")
+        elements = proto.tensor_type.elem_type
+        if elements == onnx.TensorProto.UNDEFINED or elements not in ir.DataType._value2member_map_:
+            raise scope.fail(f"{what} has the undefined element type {elements}")
         sizes = [dim.dim_value for dim in proto.tensor_type.shape.dim if dim.HasField("dim_value")]
         check_text(scope, what, *(dim.dim_param for dim in proto.tensor_type.shape.dim))
         if math.prod(size for size in sizes if size > 0) > MAX_ELEMENTS or len(sizes) > MAX_RANK:

@@ -11,7 +11,7 @@ import re
 import onnx_ir as ir
 from onnx import shape_inference
 
-from graphprune.frontends.messages import model_error
+from graphprune.frontends.messages import model_error, root_cause
 from graphprune.frontends.onnx_slim import slim_proto
 
 __all__ = ["check_ranks"]
@@ -49,3 +49,6 @@ def check_ranks(model: ir.Model, where: str) -> None:
             raise model_error(
                 where, f"{node} cannot take its operands ({reason.strip()})", "export the model again"
             ) from error
+    except Exception as error:
+        # Apart from its own error, inference raises what the encoding of messages and type tables raise.
+        raise model_error(where, f"its shapes cannot be inferred ({root_cause(error)})", "export it again") from error
