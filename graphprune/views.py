@@ -14,7 +14,7 @@ from graphprune.text import operator, shortened, size_text
 if TYPE_CHECKING:
     import networkx
 
-__all__ = ["dump", "explain", "mixers", "to_networkx"]
+__all__ = ["dump", "explain", "mixers", "to_dot", "to_graphml", "to_networkx"]
 
 SHOWN = 4
 """Slices that a line lists before it counts the rest."""
@@ -127,3 +127,32 @@ def _edges(relation: Relation) -> list[tuple[Slice, Slice]]:
             if hub != place:
                 edges[hub, place] = None
     return list(edges)
+
+
+def to_graphml(graph: networkx.MultiGraph) -> str:
+    """The graph of :func:`to_networkx` as GraphML."""
+    import networkx
+
+    return "\n".join(networkx.generate_graphml(graph, named_key_ids=True)) + "\n"
+
+
+def to_dot(graph: networkx.MultiGraph) -> str:
+    """The graph of :func:`to_networkx` for Graphviz: groups as boxes, pinned axes in grey, operators on the edges."""
+    lines = ["graph couplings {", "  node [shape=plaintext];"]
+    for node, data in graph.nodes(data=True):
+        style = ""
+        if data["kind"] == "group":
+            label = f"{node}: {data['role']}[{data['size']}]"
+            style = f" [shape=box, label={_quoted(label)}]"
+        elif data["pinned"]:
+            style = " [fontcolor=gray]"
+        lines.append(f"  {_quoted(node)}{style};")
+    for a, b, data in graph.edges(data=True):
+        style = "style=dashed" if data["kind"] == "member" else f"label={_quoted(data['label'])}"
+        lines.append(f"  {_quoted(a)} -- {_quoted(b)} [{style}];")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

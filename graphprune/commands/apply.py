@@ -1,0 +1,60 @@
+"""``graphprune apply PLAN MODEL -o OUT``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphprune.commands.options import (
+    Debug,
+    Dims,
+    Json,
+    Model,
+    NoVerify,
+    Output,
+    Quiet,
+    Seed,
+    check_output,
+    parse_dims,
+)
+from graphprune.commands.result import show_result, write_report
+from graphprune.commands.terminal import Terminal
+from graphprune.errors import UsageError
+
+__all__ = ["NAME", "command"]
+
+NAME = "apply"
+
+
+def command(
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="A lockfile that prune --plan wrote.", show_default=False)
+    ],
+    model: Model,
+    output: Output = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write the JSON answer here too.")
+    ] = None,
+    no_verify: NoVerify = False,
+    seed: Seed = 0,
+    dims: Dims = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Cut from MODEL what PLAN says: the model it was made for, or another of the same structure."""
+    if output is None:
+        raise UsageError("where to? Give --output OUT")
+    for written in (output, report):
+        if written is not None:
+            check_output(written, model, plan)
+    from graphprune.api import apply
+
+    terminal = Terminal(json, quiet)
+    with terminal.progress() as progress:
+        result = apply(plan, model, output, verify=not no_verify, seed=seed, dims=parse_dims(dims), progress=progress)
+    document = result.to_dict()
+    write_report(report, document)
+    terminal.answer(document, lambda: show_result(terminal, result, str(model)))

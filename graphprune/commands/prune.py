@@ -1,0 +1,153 @@
+"""``graphprune prune MODEL -o OUT``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphprune.commands.options import (
+    Debug,
+    Dims,
+    Json,
+    Model,
+    NoVerify,
+    Output,
+    Quiet,
+    Seed,
+    check_output,
+    parse_dims,
+    parse_ratios,
+    parse_share,
+)
+from graphprune.commands.result import show_result, write_report
+from graphprune.commands.terminal import Terminal
+from graphprune.errors import UsageError
+
+__all__ = ["NAME", "command"]
+
+NAME = "prune"
+
+BUDGET = "Budget: a ratio, or targets"
+CHOICE = "Choice"
+
+
+def command(
+    model: Model,
+    output: Output = None,
+    ratio: Annotated[
+        str | None,
+        typer.Option("--ratio", metavar="R", help="Share of channels to remove: 0.5 or 50%.", rich_help_panel=BUDGET),
+    ] = None,
+    macs: Annotated[
+        str | None,
+        typer.Option("--macs", metavar="X", help="MACs to end at: 50% or 2.0G.", rich_help_panel=BUDGET),
+    ] = None,
+    params: Annotated[
+        str | None,
+        typer.Option("--params", metavar="X", help="Parameters to end at: 50% or 5M.", rich_help_panel=BUDGET),
+    ] = None,
+    bytes_: Annotated[
+        str | None,
+        typer.Option("--bytes", metavar="X", help="Bytes to end at: 50% or 20M.", rich_help_panel=BUDGET),
+    ] = None,
+    criterion: Annotated[
+        str, typer.Option("--criterion", metavar="NAME", help="l1, l2 or random.", rich_help_panel=CHOICE)
+    ] = "l1",
+    scope: Annotated[
+        str,
+        typer.Option(
+            "--scope",
+            metavar="local|global",
+            help="The same share of each group, or compare groups.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = "local",
+    round_to: Annotated[
+        int | None,
+        typer.Option("--round-to", metavar="N", min=1, help="Keep multiples of N.", rich_help_panel=CHOICE),
+    ] = None,
+    min_width: Annotated[
+        int | None,
+        typer.Option("--min-width", metavar="N", min=1, help="Keep at least N of each group.", rich_help_panel=CHOICE),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="PATTERN",
+            help="Leave the groups of such tensors or operators alone.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--group",
+            metavar="PATTERN=R",
+            help="Another ratio for the groups of such tensors or operators.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = None,
+    pipeline: Annotated[
+        str | None,
+        typer.Option("--pipeline", "-p", metavar="PASSES", help="Passes to run, as 'lossless, prune{ratio=0.5}'."),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", metavar="PLAN", help="Write what was decided here, as a lockfile.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write the JSON answer here too.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but write the slim model.")] = False,
+    no_verify: NoVerify = False,
+    seed: Seed = 0,
+    dims: Dims = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Remove channels, heads and other positions from MODEL, and prove that the rest computes the same.
+
+    Channels that matter least by the criterion go, with everything that is coupled with them. The slim model is
+    compared with the original whose removed positions are masked, and kept only if both agree.
+    """
+    targets = {"--macs": macs, "--params": params, "--bytes": bytes_}
+    given = [option for option, value in targets.items() if value is not None]
+    if ratio is not None and given:
+        raise UsageError(f"--ratio and {given[0]} exclude each other: give one of them")
+    if ratio is None and not given and pipeline is None and not group:
+        raise UsageError("how much? Give --ratio, --macs, --params or --bytes, or a --pipeline")
+    if output is None and not dry_run:
+        raise UsageError("where to? Give --output OUT, or --dry-run to write nothing")
+    for written in (output, plan, report):
+        if written is not None:
+            check_output(written, model)
+    from graphprune.api import prune
+
+    terminal = Terminal(json, quiet)
+    with terminal.progress() as progress:
+        result = prune(
+            model,
+            None if dry_run else output,
+            ratio=None if ratio is None else parse_share(ratio, "--ratio"),
+            macs=macs,
+            params=params,
+            bytes=bytes_,
+            criterion=criterion,
+            scope=scope,
+            round_to=round_to,
+            exclude=tuple(exclude or ()),
+            per_group=parse_ratios(group),
+            min_width=min_width,
+            seed=seed,
+            dims=parse_dims(dims),
+            pipeline=pipeline,
+            plan_path=plan,
+            verify=not no_verify,
+            progress=progress,
+        )
+    document = result.to_dict()
+    write_report(report, document)
+    terminal.answer(document, lambda: show_result(terminal, result, str(model)))

@@ -1,0 +1,54 @@
+"""How the result of pruning is shown: before and after, what was cut, how it was verified, where it went."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphprune.commands.terminal import Terminal
+from graphprune.errors import ModelError
+from graphprune.text import counted, scaled
+
+if TYPE_CHECKING:
+    from graphprune.api import Change, PruneResult
+
+__all__ = ["show_result", "write_report"]
+
+
+def show_result(terminal: Terminal, result: PruneResult, source: str) -> None:
+    """Print a result for people."""
+    rows = [
+        _row("parameters", result.params),
+        _row("MACs", result.macs),
+        _row("bytes", result.bytes, "B"),
+    ]
+    terminal.table(("", "before", "after", "change"), rows, right=("before", "after", "change"))
+    groups, ceiling = result.groups, result.ceiling
+    reach = f"ceiling: {ceiling.params:.1%} of the parameters and {ceiling.macs:.1%} of the MACs"
+    terminal.print(f"{result.status}: {groups.cut} of {counted(groups.total, 'group')} cut; {reach}")
+    if result.undeclared:
+        terminal.print(f"kept whole, because nobody declared them: {', '.join(result.undeclared)}")
+    if result.verified:
+        terminal.print(f"verified: equal to the masked original (largest error {result.max_error:.1e})")
+    elif result.verified is None:
+        terminal.print("not verified")
+    spent = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in result.seconds.items() if seconds >= 0.005)
+    terminal.print(f"seconds: {spent or '0.00'}")
+    if result.output is not None:
+        terminal.print(f"{source} -> {result.output}")
+
+
+def _row(name: str, change: Change, unit: str = "") -> tuple[str, str, str, str]:
+    share = f"{change.after / change.before - 1:+.1%}" if change.before else ""
+    return name, scaled(change.before, unit), scaled(change.after, unit), share
+
+
+def write_report(path: Path | None, document: dict[str, Any]) -> None:
+    """Write the JSON document of a result to a file, if one is named."""
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ModelError(f"{path}: the report cannot be written ({error.strerror})") from error
