@@ -112,7 +112,7 @@ SOURCES: dict[str, tuple[Callable[[Tape, Dim], tuple[Value, str]], str]] = {
     "signal": (signal, TOKENS),
     "vector": (vector, VECTOR),
 }
-HEADS = ("logits", "logits", "last", "both")
+HEADS = ("logits", "logits", "logits", "logits", "last", "both")
 
 
 def random_recipe(seed: int) -> Recipe:
