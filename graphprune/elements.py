@@ -24,6 +24,8 @@ class Element:
     after: Callable[[Selection], Size | None]
     axis: Axis | None = None
     """The axis whose extent this is, where it is read off a shape."""
+    depends: tuple[Axis, ...] = ()
+    """All axes whose extents it was computed from."""
     literal: bool = False
     """Whether it is spelled in the model rather than computed."""
 
@@ -38,7 +40,7 @@ def literal(value: int) -> Element:
 
 def extent(axis: Axis) -> Element:
     """The extent of an axis, which follows every cut of it."""
-    return Element(axis.size, lambda selection: selection.count(axis), axis)
+    return Element(axis.size, lambda selection: selection.count(axis), axis, (axis,))
 
 
 def _add(a: Size, b: Size) -> Size | None:
@@ -79,4 +81,5 @@ def computed(op: str, a: Element, b: Element) -> Element:
     value = apply(a.value, b.value)
     if isinstance(value, Symbolic) and value.coefficient == 0:
         value = 0
-    return Element(value, lambda selection: apply(a.after(selection), b.after(selection)))
+    depends = tuple(dict.fromkeys((*a.depends, *b.depends)))
+    return Element(value, lambda selection: apply(a.after(selection), b.after(selection)), depends=depends)

@@ -134,10 +134,21 @@ class Reader:
         self.structure.calls.append(call)
         for value, axes in zip(node.outputs, results, strict=False):
             self.structure.tensors[value.name or ""] = self._refined(call, value, axes)
+        self._follow(node, call)
+
+    def _follow(self, node: ir.Node, call: Call) -> None:
+        """Contents of the result where they are numbers that spell shapes; where sizes enter other computations, an
+        attention's scale for instance, the axes they are read off keep their extent."""
+        found = None
         if len(node.outputs) == 1 and node.outputs[0].dtype in (*_INTEGERS, None):
             found = shape_values.results(call)
-            if found is not None:
-                self.elements[node.outputs[0].name or ""] = found
+        if found is not None:
+            self.elements[node.outputs[0].name or ""] = found
+            return
+        for index, operand in enumerate(call.operands):
+            if operand is not None and operand.elements is not None and index not in call.spelled:
+                for element in operand.elements:
+                    call.pin(element.depends, "its extent enters a computation")
 
     def call(self, node: ir.Node) -> Call:
         """A node as a rule sees it."""

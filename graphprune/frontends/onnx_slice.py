@@ -35,9 +35,8 @@ def slice_model(model: ir.Model, structure: Structure, selection: Selection) -> 
         if call.sites:
             changed |= _Sites(model, nodes[call.node], call, selection).rewrite()
     for graph in model.graphs():
-        for node in graph:
-            for value in node.outputs:
-                _reshape(value, structure.tensors.get(value.name or ""), selection)
+        for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
+            _reshape(value, structure.tensors.get(value.name or ""), selection)
     return changed
 
 
@@ -94,7 +93,7 @@ class _Sites:
             wanted = self._wanted(site)
             if isinstance(site.target, AttributeTarget):
                 changed |= self._attribute(site.target, wanted)
-            elif (number := self._missing(site.target, wanted)) is not None:
+            elif (number := self._missing(site.target, wanted, any(map(self.selection.cuts, site.axes)))) is not None:
                 numbers.setdefault(site.target.operand, {})[site.target.index] = number
         for operand, missing in numbers.items():
             self._operand(operand, missing)
@@ -122,12 +121,13 @@ class _Sites:
         self.node.attributes[target.name] = ir.AttrInt64s(target.name, values)
         return True
 
-    def _missing(self, target: InputTarget, wanted: Size) -> int | None:
+    def _missing(self, target: InputTarget, wanted: Size, cut: bool) -> int | None:
         """The number to write into an operand; None where it already has, or will come to have, the right value."""
         operand = self.call.operand(target.operand)
         assert operand is not None and operand.elements is not None
         element = operand.elements[target.index]
-        if element.after(self.selection) == wanted:
+        after = element.after(self.selection)
+        if after == wanted or (after == element.value and not cut):
             return None
         if not isinstance(wanted, int):
             raise ModelError(

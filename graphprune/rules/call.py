@@ -118,6 +118,8 @@ class Call:
     roles: list[tuple[Axis, str]] = field(default_factory=list)
     related: set[int] = field(default_factory=set)
     """Operands whose axes the rule asked for; the host pins the others."""
+    spelled: set[int] = field(default_factory=set)
+    """Operands whose contents the rule read as sizes or places, so that sites answer for them."""
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -155,6 +157,7 @@ class Call:
         operand = self.operand(index)
         if operand is None or operand.elements is None:
             raise Declined(f"operand {index} is computed in a way that is not understood")
+        self.spelled.add(index)
         return operand.elements
 
     def integers(self, index: int) -> tuple[int, ...]:
