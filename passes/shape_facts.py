@@ -1,29 +1,15 @@
-"""Replace what is statically known about shapes by constants.
-
-Integer tensors are followed element by element: an element is a number, the name of a symbolic dimension (which is
-never negative), or unknown. A value of which every element is a number becomes an initializer, so that only truly
-symbolic shape arithmetic remains in the graph.
-"""
+"""Replace what is statically known about shapes by constants, so that only truly symbolic arithmetic remains."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.passes.shape_elements import POINTWISE, UNKNOWN, arithmetic, known
-from graphprune.passes.tensors import nodes_of, read_small, replace_by_constant
+from graphprune.frontends.element_arithmetic import known
+from graphprune.frontends.shape_contents import Contents
+from graphprune.passes.tensors import nodes_of, replace_by_constant
 
 __all__ = ["fix_static_shapes"]
-
-_LIMIT = 4096
-"""Elements above which an integer tensor is data, not shape arithmetic."""
-
-Facts = dict[ir.Value, np.ndarray]
-Function = Callable[[ir.Node, list["np.ndarray | None"]], "np.ndarray | None"]
-
-_INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
 
 def fix_static_shapes(model: ir.Model) -> int:
@@ -31,243 +17,15 @@ def fix_static_shapes(model: ir.Model) -> int:
 
     Values need the shapes of :func:`graphprune.frontends.onnx_shapes.infer_shapes`. Graph outputs stay computed.
     """
-    facts: Facts = {}
-    found: list[tuple[ir.Value, np.ndarray]] = []
+    contents = Contents()
+    found: list[tuple[ir.Value, ir.DataType, np.ndarray]] = []
     for node in nodes_of(model):
-        function = _FUNCTIONS.get(node.op_type) if node.domain == "" else None
-        if function is None or len(node.outputs) != 1:
+        elements = contents.visit(node)
+        if elements is None or not known(elements):
             continue
         output = node.outputs[0]
-        operands = [_fact(value, facts) for value in node.inputs]
-        try:
-            fact = function(node, operands)
-        except (ValueError, IndexError, TypeError):
-            fact = None
-        if fact is None or fact.size > _LIMIT:
-            continue
-        facts[output] = fact
-        if output.dtype in _INTEGERS and output.uses() and not output.is_graph_output() and known(fact):
-            found.append((output, fact))
-    for output, fact in found:
-        assert output.dtype is not None
-        replace_by_constant(model, output, np.asarray(fact, dtype=output.dtype.numpy()), output.dtype)
+        if output.dtype is not None and output.uses() and not output.is_graph_output():
+            found.append((output, output.dtype, np.asarray(elements, dtype=output.dtype.numpy())))
+    for output, dtype, array in found:
+        replace_by_constant(model, output, array, dtype)
     return len(found)
-
-
-def _fact(value: ir.Value | None, facts: Facts) -> np.ndarray | None:
-    """Return the elements of ``value`` as far as they are known, as an array of objects."""
-    if value is None:
-        return None
-    if value in facts:
-        return facts[value]
-    fact: np.ndarray | None = None
-    if value.is_initializer():
-        if value.dtype in _INTEGERS and (array := read_small(value, _LIMIT * 8)) is not None:
-            fact = _objects(array)
-    elif value.dtype in _INTEGERS and value.shape is not None and len(value.shape) <= 1 and value.shape.is_static():
-        extents = value.shape.numpy()
-        if int(np.prod(extents)) <= _LIMIT:
-            fact = np.full(extents, UNKNOWN, dtype=object)
-    if fact is not None:
-        facts[value] = fact
-    return fact
-
-
-def _objects(array: np.ndarray) -> np.ndarray:
-    result = np.empty(array.shape, dtype=object)
-    result[...] = array.tolist() if array.ndim else array.item()
-    return result
-
-
-def _dims(value: ir.Value | None) -> np.ndarray | None:
-    if value is None or value.shape is None:
-        return None
-    dims = [dim if isinstance(dim, int) else (dim.value or UNKNOWN) for dim in value.shape]
-    return np.array([*dims, None], dtype=object)[:-1]
-
-
-def _ints(array: np.ndarray | None) -> list[int] | None:
-    """Return the elements of ``array`` if all are numbers."""
-    return None if array is None or not known(array) else [int(element) for element in array.reshape(-1)]
-
-
-def _attribute_ints(node: ir.Node, name: str) -> list[int] | None:
-    attribute = node.attributes.get(name)
-    return None if attribute is None or attribute.is_ref() else [int(item) for item in attribute.as_ints()]
-
-
-def _attribute_int(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return default if attribute is None or attribute.is_ref() else attribute.as_int()
-
-
-def _argument(node: ir.Node, operands: list[np.ndarray | None], position: int, name: str) -> list[int] | None:
-    """Return an integer list that is an input in newer operator sets and an attribute in older ones."""
-    if position < len(node.inputs) and node.inputs[position] is not None:
-        numbers = _ints(operands[position])
-        if numbers is None:
-            raise ValueError(name)
-        return numbers
-    return _attribute_ints(node, name)
-
-
-def _shape(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    dims = _dims(node.inputs[0])
-    if dims is None:
-        return None
-    end = node.attributes.get("end")
-    return dims[_attribute_int(node, "start", 0) : None if end is None else end.as_int()]
-
-
-def _size(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    dims = _dims(node.inputs[0])
-    return None if dims is None else np.array(arithmetic("Product", *dims), dtype=object)
-
-
-def _gather(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    data, index = operands
-    if data is None or index is None or not known(index):
-        return None
-    return np.asarray(np.take(data, index.astype(np.int64), axis=_attribute_int(node, "axis", 0)), dtype=object)
-
-
-def _slice(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    data = operands[0]
-    starts, ends = _argument(node, operands, 1, "starts"), _argument(node, operands, 2, "ends")
-    if data is None or starts is None or ends is None:
-        return None
-    axes = _argument(node, operands, 3, "axes") or list(range(len(starts)))
-    steps = _argument(node, operands, 4, "steps") or [1] * len(starts)
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        extent = data.shape[axis]
-        if step > 0:
-            chosen = range(*slice(start, end, step).indices(extent))
-        else:
-            first = min(max(start + extent if start < 0 else start, -1), extent - 1)
-            last = max(end + extent if end < 0 else end, -1)
-            chosen = range(first, last, step)
-        data = np.take(data, list(chosen), axis=axis)
-    return data
-
-
-def _concat(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    parts = [part for part in operands if part is not None]
-    if len(parts) != len(operands):
-        return None
-    return np.concatenate(parts, axis=_attribute_int(node, "axis", 0))
-
-
-def _unsqueeze(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    axes = _argument(node, operands, 1, "axes")
-    return None if operands[0] is None or axes is None else np.expand_dims(operands[0], tuple(axes))
-
-
-def _squeeze(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    axes = _argument(node, operands, 1, "axes")
-    if operands[0] is None:
-        return None
-    return _as_object(np.squeeze(operands[0], None if axes is None else tuple(axes)))
-
-
-def _reshape(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    target = _ints(operands[1])
-    if operands[0] is None or target is None or 0 in target:
-        return None
-    return operands[0].reshape(target)
-
-
-def _transpose(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    return None if operands[0] is None else np.transpose(operands[0], _attribute_ints(node, "perm"))
-
-
-def _same(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    return operands[0]
-
-
-def _cast(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    """Follow casts between integers and booleans."""
-    to = ir.DataType(_attribute_int(node, "to", 0))
-    if operands[0] is None or to not in _INTEGERS:
-        return None
-    convert = bool if to == ir.DataType.BOOL else int
-    result = np.empty(operands[0].shape, dtype=object)
-    for index, element in np.ndenumerate(operands[0]):
-        symbolic = UNKNOWN if convert is bool else element
-        result[index] = convert(element) if isinstance(element, (int, bool)) else symbolic
-    return result
-
-
-def _fill(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    shape = _ints(operands[0])
-    attribute = node.attributes.get("value")
-    if shape is None or int(np.prod(shape)) > _LIMIT or attribute is None:
-        return None
-    tensor = attribute.as_tensor()
-    return np.full(shape, tensor.numpy().item(), dtype=object) if tensor.dtype in _INTEGERS else None
-
-
-def _expand(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    target = _ints(operands[1])
-    if operands[0] is None or target is None:
-        return None
-    return np.broadcast_to(operands[0], np.broadcast_shapes(operands[0].shape, tuple(target)))
-
-
-def _range(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    limits = [_ints(operand) for operand in operands]
-    if any(limit is None or len(limit) != 1 for limit in limits):
-        return None
-    numbers = range(*(limit[0] for limit in limits if limit is not None))
-    return np.array([*numbers, None], dtype=object)[:-1] if len(numbers) <= _LIMIT else None
-
-
-def _where(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    condition, yes, no = operands
-    if condition is None or yes is None or no is None:
-        return None
-    return _elementwise("Where", condition, yes, no)
-
-
-def _product(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    if operands[0] is None or operands[0].ndim != 1 or len(node.inputs) > 1:
-        return None
-    result = np.array(arithmetic("Product", *operands[0]), dtype=object)
-    return result.reshape(1) if _attribute_int(node, "keepdims", 1) else result
-
-
-def _pointwise(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray | None:
-    parts = [part for part in operands if part is not None]
-    return _elementwise(node.op_type, *parts) if len(parts) == len(operands) else None
-
-
-def _elementwise(name: str, *operands: np.ndarray) -> np.ndarray:
-    arrays = np.broadcast_arrays(*operands)
-    result = np.empty(arrays[0].shape, dtype=object)
-    for index in np.ndindex(*arrays[0].shape):
-        result[index] = arithmetic(name, *(array[index] for array in arrays))
-    return result
-
-
-def _as_object(array: np.ndarray) -> np.ndarray:
-    return np.asarray(array, dtype=object)
-
-
-_FUNCTIONS: dict[str, Function] = {
-    "Cast": _cast,
-    "Concat": _concat,
-    "ConstantOfShape": _fill,
-    "Expand": _expand,
-    "Gather": _gather,
-    "Identity": _same,
-    "Range": _range,
-    "ReduceProd": _product,
-    "Reshape": _reshape,
-    "Shape": _shape,
-    "Size": _size,
-    "Slice": _slice,
-    "Squeeze": _squeeze,
-    "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
-    "Where": _where,
-    **dict.fromkeys(POINTWISE, _pointwise),
-}

@@ -33,6 +33,9 @@ _ELEMENTS = {"float": onnx.TensorProto.FLOAT, "int32": onnx.TensorProto.INT32}
 
 _FOREIGN = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.contrib", ""})
 
+_NOT_INFERRED = frozenset({"GroupNormalization"})
+"""Standard operators that ONNX's inference gives no shape."""
+
 
 @dataclass(frozen=True, slots=True)
 class Like:
@@ -87,6 +90,7 @@ SHAPES: dict[str, str] = {
     "MoE": "x -> x*",
     "QMoE": "x -> x*",
     "GroupNorm": "x -> x*",
+    "GroupNormalization": "x scale bias -> x*",
     "SkipGroupNorm": "x gamma beta skip bias -> x*, x*",
     "RotaryEmbedding": "x position cos sin -> x*",
     "LayerNormalization": "x scale bias -> x*",
@@ -139,13 +143,13 @@ SHAPES: dict[str, str] = {
 
 def translate(node: onnx.NodeProto, opset: int) -> list[onnx.NodeProto]:
     """Return standard or private nodes with the output shapes of ``node``; a standard node comes back as it is."""
-    if node.domain not in _FOREIGN or (node.domain == "" and _is_standard(node.op_type, opset)):
+    if node.domain not in _FOREIGN:
         return [node]
-    if node.op_type == "FusedMatMul":
-        return _fused_matmul(node)
+    if node.domain == "" and node.op_type not in _NOT_INFERRED and _is_standard(node.op_type, opset):
+        return [node]
     if (like := STANDARD.get(node.op_type)) is not None:
         return _like(node, like)
-    if node.op_type in SHAPES:
+    if node.op_type in SHAPES or node.op_type == "FusedMatMul":
         node.domain = DOMAIN
     return [node]
 
@@ -157,9 +161,10 @@ def register() -> None:
     operands = defs.OpSchema.FormalParameter("x", "T", param_option=option, is_homogeneous=False, min_arity=0)
     results = defs.OpSchema.FormalParameter("y", "T", param_option=option, is_homogeneous=False, min_arity=0)
     types = [("T", ["tensor(float)"], "")]
-    for name, line in SHAPES.items():
+    functions = {name: _function(parse(line)) for name, line in SHAPES.items()}
+    for name, function in (*functions.items(), ("FusedMatMul", _fused_matmul)):
         schema = defs.OpSchema(name, DOMAIN, 1, inputs=[operands], outputs=[results], type_constraints=types)
-        schema.set_type_and_shape_inference_function(_function(parse(line)))
+        schema.set_type_and_shape_inference_function(function)
         defs.register_schema(schema)
 
 
@@ -193,20 +198,6 @@ def _like(node: onnx.NodeProto, like: Like) -> list[onnx.NodeProto]:
     elif like.element:
         nodes.append(_node("Cast", [result], output, to=_ELEMENTS[like.element]))
     return nodes
-
-
-def _fused_matmul(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Return the Einsum that a FusedMatMul with its four transpositions is."""
-    flag = {attribute.name: bool(attribute.i) for attribute in node.attribute}
-    left = _operand("i", "k", flag.get("transA", False), flag.get("transBatchA", False))
-    right = _operand("k", "j", flag.get("transB", False), flag.get("transBatchB", False))
-    return [_node("Einsum", list(node.input), node.output[0], equation=f"{left},{right}->...ij")]
-
-
-def _operand(rows: str, columns: str, swapped: bool, outer: bool) -> str:
-    """Spell a matrix operand: ``outer`` puts its first letter in front of the batch dimensions."""
-    first, second = (columns, rows) if swapped else (rows, columns)
-    return f"{first}...{second}" if outer else f"...{first}{second}"
 
 
 def _node(op_type: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
@@ -246,6 +237,32 @@ def _function(signature: Signature) -> Callable[[shape_inference.InferenceContex
                 context.set_output_type(position, onnx.helper.make_tensor_type_proto(element, dims))
 
     return infer
+
+
+def _fused_matmul(context: shape_inference.InferenceContext) -> None:
+    """Infer a FusedMatMul, whose operands may come transposed, with their first dimension in front of the batch's."""
+    operands: list[list[Dim]] = []
+    for position, side in enumerate("AB"):
+        found: onnx.TypeProto | None = context.get_input_type(position)
+        if found is None or not found.tensor_type.HasField("shape"):
+            return
+        dims = [_dim(dim) for dim in found.tensor_type.shape.dim]
+        if _flag(context, f"transBatch{side}"):
+            dims = [*dims[1:-1], dims[0], dims[-1]]
+        operands.append([*dims[:-2], dims[-1], dims[-2]] if _flag(context, f"trans{side}") else dims)
+    left, right = operands
+    if len(left) < 2 or len(right) < 2:
+        return
+    rank = max(len(left), len(right)) - 2
+    batches = ([1] * (rank + 2 - len(dims)) + dims[:-2] for dims in operands)
+    batch = [b if a == 1 else a if b == 1 or a == b or isinstance(a, int) else b for a, b in zip(*batches, strict=True)]
+    element = context.get_input_type(0).tensor_type.elem_type
+    context.set_output_type(0, onnx.helper.make_tensor_type_proto(element, [*batch, left[-2], right[-1]]))
+
+
+def _flag(context: shape_inference.InferenceContext, name: str) -> bool:
+    attribute: onnx.AttributeProto | None = context.get_attribute(name)
+    return attribute is not None and bool(attribute.i)
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:

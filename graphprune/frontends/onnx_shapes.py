@@ -14,9 +14,14 @@ import onnx_ir as ir
 from onnx import shape_inference
 
 from graphprune.errors import ModelError
+from graphprune.frontends.loop_shapes import Types, loop_shapes, shape_of
 from graphprune.frontends.onnx_slim import INVENTED_PREFIX, slim_proto
+from graphprune.frontends.shape_completion import complete_shapes
 
 __all__ = ["clear_shapes", "infer_shapes"]
+
+_ROUNDS = 4
+"""What is found behind a partly known Reshape may enter a loop body, and so on inwards."""
 
 
 def infer_shapes(model: ir.Model) -> bool:
@@ -33,12 +38,16 @@ def infer_shapes(model: ir.Model) -> bool:
     """
     learned = fill_constants(model) | _drop_negative(model)
     names = _declared_names(model)
-    inferred = _run(model, stored={})
-    stored = _stored(model, inferred, names)
-    if stored:
-        inferred = _run(model, stored)
-    for value, type_proto in inferred.items():
-        learned |= _assign(value, type_proto, names)
+    for _ in range(_ROUNDS):
+        inferred = _infer(model, names)
+        for value, type_proto in inferred.items():
+            learned |= _assign(value, type_proto, names)
+        completed = False
+        for value, type_proto in complete_shapes(model):
+            completed |= _assign(value, type_proto, names)
+        learned |= completed
+        if not completed or not any(True for _ in _bodies(model.graph)):
+            return learned
     return learned
 
 
@@ -79,8 +88,18 @@ def _drop_negative(model: ir.Model) -> bool:
     return changed
 
 
-def _run(model: ir.Model, stored: dict[str, onnx.TypeProto]) -> dict[ir.Value, onnx.TypeProto]:
-    """Return the types that ONNX's inference finds, by value; ``stored`` are extra facts by value name."""
+def _infer(model: ir.Model, names: set[str]) -> Types:
+    """Return the types that ONNX's inference finds by itself, from stored shapes, and from what loops keep."""
+    inferred = _run(model, {})
+    stored = _stored(model, inferred, names)
+    if stored:
+        inferred = _run(model, stored)
+    kept = loop_shapes(model, inferred, lambda assumed: _run(model, {**stored, **assumed}))
+    return _run(model, {**stored, **kept}) if kept else inferred
+
+
+def _run(model: ir.Model, stored: Types) -> Types:
+    """Return the types that ONNX's inference finds, by value; ``stored`` are extra facts."""
     proto = slim_proto(model, stored)
     try:
         result = shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
@@ -134,13 +153,13 @@ def _declared_names(model: ir.Model) -> set[str]:
 def _stored(model: ir.Model, inferred: dict[ir.Value, onnx.TypeProto], names: set[str]) -> dict[str, onnx.TypeProto]:
     """Return the stored shapes that add to the inferred ones, by value name; none if any contradicts them."""
     interface = {dim for value in model.graph.inputs for dim in _dims_of(value)}
-    seeds: dict[str, onnx.TypeProto] = {}
+    seeds: Types = {}
     for graph in model.graphs():
         for node in graph:
             for value in node.outputs:
                 if value.shape is None or value.type is None or not value.name:
                     continue
-                found = _shape(inferred.get(value))
+                found = shape_of(inferred.get(value))
                 if found is None:
                     adds = True
                 elif len(found) != len(value.shape):
@@ -158,7 +177,7 @@ def _stored(model: ir.Model, inferred: dict[ir.Value, onnx.TypeProto], names: se
                 if adds:
                     info = onnx.ValueInfoProto()
                     ir.serde.serialize_value_into(info, value)
-                    seeds[value.name] = info.type
+                    seeds[value] = info.type
     return seeds
 
 
@@ -166,15 +185,6 @@ def _dims_of(value: ir.Value) -> Iterator[str]:
     for dim in value.shape or ():
         if isinstance(dim, ir.SymbolicDim) and dim.value:
             yield dim.value
-
-
-def _shape(proto: onnx.TypeProto | None) -> list[int | str | None] | None:
-    """Return the dims of a tensor type (int, name or None), or None when the rank is unknown."""
-    if proto is None or not proto.HasField("tensor_type") or not proto.tensor_type.HasField("shape"):
-        return None
-    return [
-        dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None) for dim in proto.tensor_type.shape.dim
-    ]
 
 
 def _assign(value: ir.Value, proto: onnx.TypeProto, names: set[str]) -> bool:
@@ -186,7 +196,7 @@ def _assign(value: ir.Value, proto: onnx.TypeProto, names: set[str]) -> bool:
     if elem is not None and value.type != elem and _typed(proto):
         value.type = elem
         changed = True
-    dims = _shape(proto)
+    dims = shape_of(proto)
     if dims is None or (value.is_graph_input() and value.shape is not None):
         return changed
     found = [_dim(dim, names) for dim in dims]

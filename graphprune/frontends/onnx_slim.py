@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 import onnx_ir as ir
 
@@ -16,12 +18,12 @@ _DATA_LIMIT = 128
 """Constants of at most this many elements travel along, since shapes are computed from them."""
 
 
-def slim_proto(model: ir.Model, stored: dict[str, onnx.TypeProto]) -> onnx.ModelProto:
+def slim_proto(model: ir.Model, stored: Mapping[ir.Value, onnx.TypeProto]) -> onnx.ModelProto:
     """Return ``model`` as a proto fit for shape inference: big tensors as types, foreign operators translated.
 
     Args:
         model: the model; not changed, and no big tensor of it is read.
-        stored: types to state for values by name, besides those that inference will find.
+        stored: types to state for node outputs and inputs of subgraphs, besides those that inference will find.
     """
     contrib_shapes.register()
     proto = onnx.ModelProto(ir_version=max(model.ir_version, 4))
@@ -38,13 +40,16 @@ def slim_proto(model: ir.Model, stored: dict[str, onnx.TypeProto]) -> onnx.Model
 def _write_graph(
     graph: ir.Graph,
     proto: onnx.GraphProto,
-    stored: dict[str, onnx.TypeProto],
+    stored: Mapping[ir.Value, onnx.TypeProto],
     opset: int,
     local: set[tuple[str, str]],
 ) -> None:
     proto.name = graph.name or "graph"
     for value in graph.inputs:
-        _write_type(proto.input.add(), value)
+        if value in stored:
+            proto.input.add(name=value.name or "", type=stored[value])
+        else:
+            _write_type(proto.input.add(), value)
     for value in graph.outputs:
         _write_type(proto.output.add(), value)
     inputs = {id(value) for value in graph.inputs}
@@ -88,7 +93,7 @@ def _write_big_constant(node: ir.Node, proto: onnx.GraphProto) -> bool:
 def _write_node(
     node: ir.Node,
     proto: onnx.GraphProto,
-    stored: dict[str, onnx.TypeProto],
+    stored: Mapping[ir.Value, onnx.TypeProto],
     opset: int,
     local: set[tuple[str, str]],
 ) -> None:
@@ -110,5 +115,5 @@ def _write_node(
     foreign = (node.domain, node.op_type) not in local
     proto.node.extend(contrib_shapes.translate(copy, opset) if foreign else [copy])
     for value in node.outputs:
-        if value.name and value.name in stored:
-            proto.value_info.add(name=value.name, type=stored[value.name])
+        if value.name and value in stored:
+            proto.value_info.add(name=value.name, type=stored[value])

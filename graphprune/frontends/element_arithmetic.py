@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
-import numpy as np
+import numpy.typing as npt
 
 __all__ = ["POINTWISE", "UNKNOWN", "Element", "arithmetic", "known"]
 
 UNKNOWN = None
 """An element of which nothing is known."""
 
-Element = int | bool | str | None
+Element: TypeAlias = "int | bool | str | None"
 """A number, the name of a symbolic dimension (never negative), or :data:`UNKNOWN`."""
 
 
-def known(array: np.ndarray) -> bool:
+def known(array: npt.NDArray[Any]) -> bool:
     """Return whether every element is a number."""
     return all(isinstance(element, (int, bool)) for element in array.reshape(-1))
 
