@@ -88,12 +88,13 @@ class _Sites:
             if isinstance(site, IndexSite):
                 changed |= self._renumber(site)
                 continue
-            if site.whole is not None and not self.selection.cuts(site.whole):
+            cut = any(map(self.selection.cuts, site.axes if site.whole is None else (site.whole,)))
+            if site.whole is not None and not cut:
                 continue
             wanted = self._wanted(site)
             if isinstance(site.target, AttributeTarget):
                 changed |= self._attribute(site.target, wanted)
-            elif (number := self._missing(site.target, wanted, any(map(self.selection.cuts, site.axes)))) is not None:
+            elif (number := self._missing(site.target, wanted, cut)) is not None:
                 numbers.setdefault(site.target.operand, {})[site.target.index] = number
         for operand, missing in numbers.items():
             self._operand(operand, missing)
