@@ -110,8 +110,7 @@ def command(
 ) -> None:
     """Remove channels, heads and other positions from MODEL, and prove that the rest computes the same.
 
-    Channels that matter least by the criterion go, with everything that is coupled with them. The slim model is
-    compared with the original whose removed positions are masked, and kept only if both agree.
+    What matters least goes, with all that is coupled with it; the slim model must equal the masked original.
     """
     targets = {"--macs": macs, "--params": params, "--bytes": bytes_}
     given = [option for option, value in targets.items() if value is not None]
