@@ -2,7 +2,8 @@
 
 The error of an element is divided by the largest magnitude of what it is computed together with: of its whole output,
 or, where that is smaller, of its slice along dimension 1 or the last, provided that the slice has enough elements for
-its maximum to be its scale (a detector puts coordinates in hundreds beside scores in thousandths).
+its maximum to be its scale (a detector puts coordinates in hundreds beside scores in thousandths); but not of less than
+:data:`LEAST` of the whole output, since small slices may be differences of large ones.
 """
 
 from __future__ import annotations
@@ -21,17 +22,14 @@ __all__ = ["Difference", "compare", "error_growth", "worst"]
 SLICE = 64
 """Elements from which a slice has a scale of its own."""
 
+LEAST = 2.0**-10
+
 SAFETY = 8.0
 """How much larger than the scale of an output the numbers on the way to it may be."""
 
 UNIT_ROUNDOFF = 2.0**-24
 FLOAT_SUMMANDS = 64
 """Summands assumed for an axis of symbolic size."""
-
-QUANTUM = 2.0**-7
-"""One step of 8-bit quantisation against its range: rounding may flip it inside a network that quantises."""
-
-QUANTISERS = ("Quantize",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +58,7 @@ def error_growth(structure: Structure, results: dict[str, tuple[str, ...]]) -> f
     ``results`` maps node names to the names of their outputs.
     """
     roundings = 0.0
-    quantises = False
     for call in structure.calls:
-        quantises |= any(name in call.op for name in QUANTISERS)
         roundings += 1
         outside = {
             id(leaf)
@@ -76,8 +72,7 @@ def error_growth(structure: Structure, results: dict[str, tuple[str, ...]]) -> f
                 if not any(id(leaf) in outside for leaf in structure.leaves(axis)):
                     terms *= axis.size if isinstance(axis.size, int) else FLOAT_SUMMANDS
             roundings += terms
-    bound = SAFETY * UNIT_ROUNDOFF * float(np.sqrt(roundings))
-    return max(bound, QUANTUM) if quantises else bound
+    return SAFETY * UNIT_ROUNDOFF * float(np.sqrt(roundings))
 
 
 def compare(
@@ -141,5 +136,5 @@ def _scale(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArra
     for axis in {1, x.ndim - 1} if x.ndim > 1 else ():
         if x.size // x.shape[axis] >= SLICE:
             own = x.max(axis=tuple(d for d in range(x.ndim) if d != axis), keepdims=True)
-            scale = np.minimum(scale, np.where(own > 0, own, whole))
+            scale = np.minimum(scale, np.where(own > 0, np.maximum(own, LEAST * whole), whole))
     return scale

@@ -26,6 +26,7 @@ from graphprune.structure import Structure
 __all__ = ["masked_original", "perturb", "poison"]
 
 WHERE_SINCE = 9
+SMALL = 16
 POOL = 4093  # prime, so that repeating it does not align with any dimension
 
 ZERO_POINTS = {
@@ -222,11 +223,14 @@ def _values(graph: ir.Graph) -> Iterable[ir.Value]:
         yield from node.outputs
 
 
-def poison(model: ir.Model, structure: Structure, selection: Selection, seed: int = 0) -> None:
+def poison(
+    model: ir.Model, structure: Structure, selection: Selection, seed: int = 0, everything: bool = False
+) -> None:
     """Replace the removed positions of all parameters, in place and lazily, by other values of the same parameter.
 
     A value taken from elsewhere in the tensor is one that the operators accept (a variance stays positive, an index in
-    range); numbers are enlarged a little, and zeros replaced, so that they are not what they were.
+    range); numbers are enlarged a little, and zeros replaced, so that they are not what they were. With ``everything``
+    the kept positions of parameters that are cut are replaced as well.
     """
     for graph in model.graphs():
         for value in graph.initializers.values():
@@ -234,7 +238,7 @@ def poison(model: ir.Model, structure: Structure, selection: Selection, seed: in
             axes = structure.tensors.get(value.name or "")
             if tensor is None or axes is None or not any(selection.cuts(axis) for axis in axes):
                 continue
-            masks = [selection.mask(axis) for axis in axes]
+            masks = [selection.mask(axis) & (not everything) for axis in axes]
             value.const_value = _poisoned(tensor, masks, seed + zlib.crc32((value.name or "").encode()))
 
 
@@ -264,11 +268,16 @@ def _garbage(array: npt.NDArray[Any], shape: tuple[int, ...], generator: np.rand
 
 
 def perturb(model: ir.Model, size: float, seed: int = 0) -> None:
-    """Change every floating-point parameter by a relative ``size`` with random sign, in place and lazily."""
+    """Change every floating-point parameter by a relative ``size`` with random sign, in place and lazily.
+
+    Small ones stay: they may be scales of Resize, bounds or epsilons, in which an exact number is meant.
+    """
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
-            if tensor is not None and tensor.dtype.is_floating_point() and tensor.dtype.bitwidth >= 16:
+            if tensor is None or tensor.size < SMALL:
+                continue
+            if tensor.dtype.is_floating_point() and tensor.dtype.bitwidth >= 16:
                 value.const_value = _perturbed(tensor, size, seed + zlib.crc32((value.name or "").encode()))
 
 
