@@ -247,7 +247,7 @@ class AxisSpace:
         left, right = list(reversed(self._factors(a))), list(reversed(self._factors(b)))
         matched: list[tuple[Axis, Axis]] = []
         while left and right:
-            x, y = left.pop(), right.pop()
+            x, y = self.find(left.pop()), self.find(right.pop())
             if x.size == y.size:
                 matched.append((x, y))
             elif x.size == 1 or y.size == 1:
