@@ -9,13 +9,14 @@ with ``--json`` the reason is also the document on standard output.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Annotated
@@ -42,8 +43,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class _Carried(Exception):
+    """Brings an error past typer, which would answer some of them itself, each version others."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _carrying(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def run(*arguments: object, **options: object) -> None:
+        try:
+            command(*arguments, **options)
+            sys.stdout.flush()
+        except BaseException as error:
+            raise _Carried(error) from error
+
+    return run
+
+
 for module in (inspect, explain, prune, apply, verify, bench, demo):
-    app.command(module.NAME, no_args_is_help=False)(module.command)
+    app.command(module.NAME)(_carrying(module.command))
 
 
 def _show_version(wanted: bool) -> None:
@@ -77,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BaseException as error:
-        failure = _failure(error)
+        failure = _failure(error.error if isinstance(error, _Carried) else error)
         with contextlib.suppress(OSError, ValueError):
             failure.report("--json" in given, "--debug" in given)
         return failure.code
@@ -115,9 +138,9 @@ def _failure(error: BaseException) -> _Failure:
         return _Failure(error.exit_code, kind, _line(str(error)), error)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return _Failure(INTERRUPTED, "Interrupted", "interrupted", error)
-    if isinstance(error, SystemExit):
-        return _Failure(error.code if isinstance(error.code, int) else 1, "Terminated", "terminated", error)
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, SystemExit) and error.code == TERMINATED:
+        return _Failure(TERMINATED, "Terminated", "terminated", error)
+    if isinstance(error, BrokenPipeError | SystemExit):  # typer exits where help cannot be written
         return _Failure(UNREAD, kind, "", error)
     if hasattr(error, "format_message"):  # what typer raises has had several base classes over its versions
         context = getattr(error, "ctx", None)

@@ -20,7 +20,7 @@ NAME = "bench"
 
 
 def command(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL [OTHER]...", help="ONNX files.", show_default=False)],
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL", help="ONNX files.", show_default=False)],
     repeats: Annotated[int, typer.Option("--repeats", metavar="N", min=1, help="Measured runs of each model.")] = 30,
     warmup: Annotated[int, typer.Option("--warmup", metavar="N", min=0, help="Runs before measuring.")] = 5,
     threads: Annotated[
