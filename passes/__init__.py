@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from graphprune.passes.base import Context, Pass, Report, passes, register, run_passes
+from graphprune.passes.base import Context, Decision, Pass, Report, passes, register, run_passes
 from graphprune.passes.canonicalize import Canonicalize, canonicalize
 from graphprune.passes.clones import merge_clones
 from graphprune.passes.eliminate_dead_nodes import EliminateDeadNodes
 from graphprune.passes.interop import AsIrPass, FromIrPass
+from graphprune.passes.merge_clones import MergeClones
 from graphprune.passes.pipeline import format_pipeline, make_pass, parse_pipeline
+from graphprune.passes.prune import Prune
+from graphprune.passes.verify import Verify
 
 __all__ = [
     "AsIrPass",
     "Canonicalize",
     "Context",
+    "Decision",
     "EliminateDeadNodes",
     "FromIrPass",
+    "MergeClones",
     "Pass",
+    "Prune",
     "Report",
+    "Verify",
     "canonicalize",
     "format_pipeline",
     "make_pass",

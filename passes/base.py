@@ -10,9 +10,12 @@ from typing import ClassVar, TypeVar
 
 import onnx_ir as ir
 
+from graphprune.clock import Clock
 from graphprune.errors import UsageError
+from graphprune.selection import Selection
+from graphprune.structure import Structure
 
-__all__ = ["Context", "Pass", "Report", "passes", "register", "run_passes"]
+__all__ = ["Context", "Decision", "Pass", "Report", "passes", "register", "run_passes"]
 
 P = TypeVar("P", bound="type[Pass]")
 
@@ -32,17 +35,36 @@ class Report:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A cut that was carried out: by which pass, on which model, and what it left.
+
+    ``lossless``: nothing was lost, so ``after`` must equal ``before`` itself rather than the masked ``before``.
+    """
+
+    by: str
+    before: ir.Model
+    after: ir.Model
+    structure: Structure
+    selection: Selection
+    lossless: bool = False
+
+
 @dataclass(slots=True)
 class Context:
     """What the passes of one pipeline share.
 
     ``original`` is the model before the first pass; ``reports`` holds each pass's report in the order they ran;
-    ``data`` holds what one pass leaves for a later one, under the leaving pass's name.
+    ``data`` holds what one pass leaves for a later one, under the leaving pass's name; ``decisions`` are the cuts so
+    far; ``dims`` are numbers for symbolic dimensions by name; ``clock`` times the stages.
     """
 
     original: ir.Model | None = None
     reports: list[tuple[str, Report]] = field(default_factory=list)
     data: dict[str, object] = field(default_factory=dict)
+    decisions: list[Decision] = field(default_factory=list)
+    dims: Mapping[str, int] | None = None
+    clock: Clock = field(default_factory=Clock)
 
     def ran(self, name: str) -> bool:
         """Return whether the pass called ``name`` has run."""

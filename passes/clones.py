@@ -9,12 +9,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from graphprune.frontends.onnx_reader import CLONE_OF
 from graphprune.passes.tensors import Names, is_constant, rename
 
-__all__ = ["CLONE_OF", "clone_shared_constants", "merge_clones"]
-
-CLONE_OF = "graphprune.clone_of"
-"""Key in a clone's ``metadata_props``: the name of the initializer that it repeats."""
+__all__ = ["clone_shared_constants", "merge_clones"]
 
 _SMALL = 4096
 """Elements up to which a shared tensor of higher rank, read by element-wise operators only, is no tied weight."""

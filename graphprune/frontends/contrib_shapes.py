@@ -254,7 +254,8 @@ def _fused_matmul(context: shape_inference.InferenceContext) -> None:
     if len(left) < 2 or len(right) < 2:
         return
     rank = max(len(left), len(right)) - 2
-    batches = ([1] * (rank + 2 - len(dims)) + dims[:-2] for dims in operands)
+    one: list[Dim] = [1]
+    batches = (one * (rank + 2 - len(dims)) + dims[:-2] for dims in operands)
     batch = [b if a == 1 else a if b == 1 or a == b or isinstance(a, int) else b for a, b in zip(*batches, strict=True)]
     element = context.get_input_type(0).tensor_type.elem_type
     context.set_output_type(0, onnx.helper.make_tensor_type_proto(element, [*batch, left[-2], right[-1]]))

@@ -150,7 +150,7 @@ def _declared_names(model: ir.Model) -> set[str]:
     return names
 
 
-def _stored(model: ir.Model, inferred: dict[ir.Value, onnx.TypeProto], names: set[str]) -> dict[str, onnx.TypeProto]:
+def _stored(model: ir.Model, inferred: Types, names: set[str]) -> Types:
     """Return the stored shapes that add to the inferred ones, by value name; none if any contradicts them."""
     interface = {dim for value in model.graph.inputs for dim in _dims_of(value)}
     seeds: Types = {}

@@ -176,7 +176,22 @@ def _fill(node: ir.Node, contents: Contents) -> Dims | None:
     return _target(contents.of(node.inputs[0]))
 
 
+def _concat(node: ir.Node, contents: Contents) -> Dims | None:
+    """Concatenate along an axis that may be negative, which inference before opset 11 does not take."""
+    parts = [_dims(value) for value in node.inputs]
+    attribute = node.attributes.get("axis")
+    first = parts[0]
+    if first is None or attribute is None or any(part is None or len(part) != len(first) for part in parts):
+        return None
+    axis = attribute.as_int() % len(first)
+    extents = [part[axis] for part in parts if part is not None]
+    numbers = [extent for extent in extents if isinstance(extent, int)]
+    first[axis] = sum(numbers) if len(numbers) == len(extents) else UNKNOWN
+    return first
+
+
 _SHAPES: dict[str, Callable[[ir.Node, Contents], Dims | None]] = {
+    "Concat": _concat,
     "ConstantOfShape": _fill,
     "Expand": _expand,
     "Reshape": _reshape,

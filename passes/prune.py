@@ -1,0 +1,126 @@
+"""Prune: score the positions of all groups, choose which to remove within a budget, and cut them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from graphprune.budget import Budget, parse_amount
+from graphprune.choose import Constraints, choose
+from graphprune.cost import CostModel
+from graphprune.errors import TargetError, UsageError
+from graphprune.frontends.onnx_reader import read
+from graphprune.frontends.onnx_sizes import concrete_sizes
+from graphprune.frontends.onnx_slice import slice_model
+from graphprune.frontends.onnx_weights import weights_of
+from graphprune.passes.base import Context, Decision, Pass, Report, register
+from graphprune.score import Evidence, criterion
+from graphprune.selection import Selection
+from graphprune.structure import Structure
+
+__all__ = ["Prune", "cut"]
+
+
+@register
+@dataclass(frozen=True)
+class Prune(Pass):
+    """Remove the positions that matter least.
+
+    ``ratio`` is the share of positions to remove; ``macs``, ``params`` and ``bytes`` are what to keep instead, as
+    ``50%`` or ``2.0G``. ``group`` holds ``pattern=ratio`` pairs, each another ratio for the groups it matches.
+    """
+
+    ratio: float | None = None
+    macs: str | None = None
+    params: str | None = None
+    bytes: str | None = None
+    criterion: str = "l1"
+    scope: Literal["local", "global"] = "local"
+    round_to: int = 1
+    min_width: int = 1
+    exclude: tuple[str, ...] = ()
+    group: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    seed: int = 0
+
+    requires: ClassVar[tuple[str, ...]] = ("canonicalize",)
+
+    def run(self, model: ir.Model, context: Context) -> Report:
+        """Decide and cut.
+
+        Raises:
+            TargetError: nothing can be cut, or the budget is out of reach.
+            UsageError: an option makes no sense.
+        """
+        clock = context.clock
+        budget, constraints = self._budget(), self._constraints()
+        judge = criterion(self.criterion, self.seed)
+        with clock("analyse"):
+            structure = read(model)
+            cost = CostModel(structure, concrete_sizes(model, context.dims))
+        with clock("score"):
+            scores = judge.score(Evidence(structure, weights_of(model)))
+        with clock("choose"):
+            selection = choose(structure, scores, budget, constraints, cost)
+        groups = sum(selection.cuts(group.leaf) for group in structure.groups)
+        if not groups and (self.ratio is None or self.ratio > 0):
+            raise TargetError(_too_little(structure, budget))
+        with clock("cut"):
+            cut(model, context, structure, selection, self.name)
+        return Report(bool(groups), {"groups cut": groups})
+
+    def _budget(self) -> Budget:
+        if self.ratio is None and not (self.macs or self.params or self.bytes) and self.group:
+            return Budget(ratio=0.0)  # only the groups that patterns name
+        amounts = {name: parse_amount(text) for name in ("macs", "params", "bytes") if (text := getattr(self, name))}
+        return Budget(ratio=self.ratio, **amounts)
+
+    def _constraints(self) -> Constraints:
+        ratios: dict[str, float] = {}
+        for entry in self.group:
+            pattern, equals, number = entry.rpartition("=")
+            try:
+                ratios[pattern] = float(number)
+            except ValueError:
+                equals = ""
+            if not equals:
+                raise UsageError(f"group '{entry}' is not PATTERN=RATIO")
+        return Constraints(
+            scope=self.scope,
+            round_to=self.round_to,
+            min_width=self.min_width,
+            exclude=self.exclude,
+            ratios=ratios,
+            roles=self.roles,
+        )
+
+
+def cut(
+    model: ir.Model,
+    context: Context,
+    structure: Structure,
+    selection: Selection,
+    by: str,
+    *,
+    before: ir.Model | None = None,
+    lossless: bool = False,
+) -> bool:
+    """Carry ``selection`` out on ``model`` and leave the decision in ``context``; tells whether anything went.
+
+    ``before`` is the model as it was, if the pass has already changed weights.
+    """
+    before = model.clone() if before is None else before
+    changed = slice_model(model, structure, selection)
+    if changed:
+        context.decisions.append(Decision(by, before, model.clone(), structure, selection, lossless))
+    return changed
+
+
+def _too_little(structure: Structure, budget: Budget) -> str:
+    largest = max((group.size for group in structure.groups), default=0)
+    return (
+        f"{'ratio ' + format(budget.ratio, 'g') if budget.ratio is not None else 'the target'} removes nothing: the "
+        f"largest of {len(structure.groups)} groups has {largest} positions; ask for more, or relax the constraints"
+    )

@@ -1,0 +1,53 @@
+"""Verify: prove every cut that the pipeline has made so far, and not proved yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from graphprune.errors import VerificationError
+from graphprune.passes.base import Context, Pass, Report, register
+from graphprune.verify import Verification, verify
+
+__all__ = ["Verify"]
+
+
+@register
+@dataclass(frozen=True)
+class Verify(Pass):
+    """Compare each cut model with the masked original on ``runs`` random inputs; changes nothing.
+
+    Leaves the list of :class:`~graphprune.verify.Verification` in ``context.data["verify"]``.
+    """
+
+    runs: int = 2
+    seed: int = 0
+
+    def run(self, model: ir.Model, context: Context) -> Report:
+        """Prove.
+
+        Raises:
+            VerificationError: a cut model differs, or nothing could be shown.
+        """
+        found = context.data.setdefault("verify", [])
+        assert isinstance(found, list)
+        with context.clock("verify"):
+            for decision in context.decisions[len(found) :]:
+                result = self._prove(decision.before, decision.after, context, len(found))
+                found.append(result)
+                if not result.ok:
+                    raise VerificationError(f"{decision.by}: {result.reason}; no output is kept")
+        return Report(False, {"proofs": len(found)})
+
+    def _prove(self, before: ir.Model, after: ir.Model, context: Context, number: int) -> Verification:
+        decision = context.decisions[number]
+        return verify(
+            before,
+            after,
+            decision.structure,
+            decision.selection,
+            seed=self.seed,
+            runs=self.runs,
+            expect_visible=not decision.lossless,
+        )
