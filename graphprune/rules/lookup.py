@@ -6,8 +6,7 @@ The axis that is looked up is pinned; the others pass through.
 from __future__ import annotations
 
 from graphprune.rules.call import Axes, Call
-from graphprune.rules.layout import own_result
-from graphprune.rules.table import bind
+from graphprune.rules.table import Rule, bind
 
 
 def gather_elements(call: Call) -> list[Axes | None]:
@@ -63,14 +62,6 @@ def scatter_nd(call: Call) -> list[Axes | None]:
     return [data]
 
 
-def pass_all_but_made(call: Call) -> list[Axes | None]:
-    """Reads everything it is given as positions or counts."""
-    for operand in call.operands:
-        if operand is not None:
-            call.pin(operand.axes or (), "read as positions")
-    return own_result(call)
-
-
 def like_input(call: Call) -> list[Axes | None]:
     """A fresh tensor of the operand's shape."""
     return [call.axes(0)]
@@ -84,11 +75,56 @@ def trilu(call: Call) -> list[Axes | None]:
 
 
 bind("onnx.GatherElements", gather_elements, "data indices")
-bind("onnx.GatherND", gather_nd, "data indices")
+bind("onnx.GatherND com.microsoft.GatherND", gather_nd, "data indices")
 bind("onnx.ScatterElements onnx.Scatter", scatter_elements)
 bind("onnx.ScatterND", scatter_nd, "data indices updates")
-bind("onnx.NonZero onnx.OneHot onnx.Range onnx.Unique onnx.NonMaxSuppression onnx.Multinomial", pass_all_but_made)
-bind("onnx.Compress onnx.EyeLike onnx.ReverseSequence onnx.RoiAlign onnx.MaxRoiPool onnx.GridSample", pass_all_but_made)
-bind("onnx.RandomNormal onnx.RandomUniform onnx.Constant", own_result)
+
+def one_hot(call: Call) -> list[Axes | None]:
+    """A new axis of classes beside those of the indices."""
+    indices, known = call.axes(0), call.result()
+    at = call.attribute("axis", -1) % (len(indices) + 1)
+    return [(*indices[:at], call.fixed(known[at] if known else None, "classes"), *indices[at:])]
+
+
+def reverse_sequence(call: Call) -> list[Axes | None]:
+    """The first positions along time, as many as each sequence has, in reverse."""
+    x = call.axes(0)
+    batch, time = call.attribute("batch_axis", 1), call.attribute("time_axis", 0)
+    call.pin(x[time], "reversed in part")
+    call.unify(x[batch], call.axes(1)[0])
+    return [x]
+
+
+def compress(call: Call) -> list[Axes | None]:
+    """Positions along ``axis`` (of the flat tensor without one) where a condition holds."""
+    x, known = call.axes(0), call.result()
+    made = known or (None,) * len(x)
+    if "axis" not in call.attributes:
+        call.pin(x, "positions chosen at run time")
+        return [(call.fixed(made[0], "positions chosen at run time"),)]
+    at = call.attribute("axis") % len(x)
+    call.pin(x[at], "positions chosen at run time")
+    return [(*x[:at], call.fixed(made[at], "positions chosen at run time"), *x[at + 1 :])]
+
+
+def tensor_scatter(call: Call) -> list[Axes | None]:
+    """A cache written along one axis, for each batch entry from a place of its own."""
+    cache, update = call.axes(0), call.axes(1)
+    at = call.attribute("axis", -2) % len(cache)
+    call.pin([cache[at], update[at]], "written at computed positions")
+    for dim, (a, b) in enumerate(zip(cache, update, strict=True)):
+        if dim != at:
+            call.unify(a, b)
+    if call.operand(2) is not None:
+        call.unify(cache[0], call.axes(2)[0])
+    return [cache]
+
+
+bind("onnx.OneHot", one_hot, "indices")
+bind("onnx.ReverseSequence", reverse_sequence, "input sequence_lens")
+bind("onnx.Compress", compress, "input")
+bind("onnx.TensorScatter", tensor_scatter, "past_cache update write_indices")
+bind("com.microsoft.TorchEmbedding", Rule("v! c, *n, -?, -? -> *n c"), "weight indices")
 bind("onnx.RandomNormalLike onnx.RandomUniformLike", like_input)
 bind("onnx.Trilu", trilu, "input")
+bind("com.microsoft.Trilu", trilu, "X")

@@ -11,7 +11,7 @@ Operands are separated by commas; each lists its dimensions. A *name* is an axis
 ``(g i)``   a dimension that is a product of axes, row-major; a number in it is a fixed factor
 ``[a b]``   a dimension that is the concatenation of axes or of products
 ``*s``      any number of dimensions, aligned at the last one, broadcasting where a size is 1
-``name!``   pinned wherever it stands
+``name!``   pinned wherever it stands, in a product too
 ``name~``   may be 1 in this operand (broadcast)
 ``-``       an operand whose axes have no part in the rule: pinned
 ``…?``      after an operand: it may be absent; with ``~`` it may also be a scalar
@@ -42,12 +42,15 @@ RuleFunction = Callable[[Call], Sequence[Axes | None]]
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """One dimension of a pattern: a variadic run, or terms one after the other, each the product of its names."""
+    """One dimension of a pattern: a variadic run, or terms one after the other, each the product of its names.
+
+    ``pinned`` are those of its names that are pinned.
+    """
 
     terms: tuple[tuple[str, ...], ...]
     variadic: bool = False
     broadcast: bool = False
-    pinned: bool = False
+    pinned: frozenset[str] = frozenset()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,25 +76,29 @@ def _dims(text: str) -> tuple[Dim, ...]:
     tokens = deque(_TOKENS.findall(text))
     while tokens:
         token = tokens.popleft()
-        if token in ("~", "!"):
-            dims[-1] = replace(dims[-1], **{"broadcast" if token == "~" else "pinned": True})
+        if token == "~":
+            dims[-1] = replace(dims[-1], broadcast=True)
+        elif token == "!":
+            dims[-1] = replace(dims[-1], pinned=frozenset(dims[-1].names))
         elif token == "[":
             terms: list[tuple[str, ...]] = []
             while (token := tokens.popleft()) != "]":
-                terms.append(_factors(tokens) if token == "(" else (token,))
-            dims.append(Dim(tuple(terms)))
+                terms.append(_until(")", tokens) if token == "(" else (token,))
+            dims.append(_dim(terms))
         elif token == "(":
-            dims.append(Dim((_factors(tokens),)))
+            dims.append(_dim([_until(")", tokens)]))
         else:
-            dims.append(Dim(((token.strip("*~!"),),), token.startswith("*"), "~" in token, "!" in token))
+            dims.append(_dim([(token.strip("*~"),)], token.startswith("*"), "~" in token))
     return tuple(dims)
 
 
-def _factors(tokens: deque[str]) -> tuple[str, ...]:
-    names: list[str] = []
-    while (token := tokens.popleft()) != ")":
-        names.append(token)
-    return tuple(names)
+def _until(closing: str, tokens: deque[str]) -> tuple[str, ...]:
+    return tuple(iter(tokens.popleft, closing))
+
+
+def _dim(terms: Sequence[tuple[str, ...]], variadic: bool = False, broadcast: bool = False) -> Dim:
+    pinned = frozenset(name.strip("!") for term in terms for name in term if name.endswith("!"))
+    return Dim(tuple(tuple(name.strip("!") for name in term) for term in terms), variadic, broadcast, pinned)
 
 
 @cache
@@ -209,10 +216,9 @@ class _Match:
                 known[back] = self.call.broadcast(known[back], axis)
 
     def _bind(self, number: int, dim: Dim, axis: Axis, position: int) -> None:
+        self.pinned |= dim.pinned
         for name in dim.names:
             self.uses[name] = self.uses.get(name, 0) + 1
-            if dim.pinned:
-                self.pinned.add(name)
         if dim.broadcast and axis.size == 1 and any(self._size(name) != 1 for name in dim.names):
             self.call.pin(axis, "one position is repeated along a whole axis")
             return
@@ -282,10 +288,9 @@ class _Match:
             if dim.variadic:
                 axes.extend(self._result_run(dim.names[0], len(axes), plain, sizes))
                 continue
+            self.pinned |= dim.pinned
             for name in dim.names:
                 self.uses[name] = self.uses.get(name, 0) + 1
-                if dim.pinned:
-                    self.pinned.add(name)
             if len(dim.names) == 1 and self._size(dim.names[0]) is None:
                 self.names[dim.names[0]] = self.call.fixed(size, "a size of this operator's own")
             axes.append(self._axis(dim, size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rules import (
+    rows_attention,
     rows_contraction,
     rows_layout,
     rows_lookup,
@@ -10,12 +11,14 @@ from rules import (
     rows_pointwise,
     rows_recurrent,
     rows_reduction,
+    rows_vision,
 )
 from rules.registry import ROWS
 
 __all__ = ["ROWS"]
 
 _FAMILIES = (
+    rows_attention,
     rows_contraction,
     rows_layout,
     rows_lookup,
@@ -23,4 +26,5 @@ _FAMILIES = (
     rows_pointwise,
     rows_recurrent,
     rows_reduction,
+    rows_vision,
 )
