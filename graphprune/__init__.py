@@ -1,0 +1,58 @@
+"""graphprune makes neural networks structurally smaller, the way a compiler transforms a program.
+
+>>> import graphprune
+>>> from graphprune.models import digits_path
+>>> result = graphprune.prune(digits_path(), ratio=0.5)
+>>> result.status, result.verified, result.params.after < result.params.before
+('pruned', True, True)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphprune.api import apply, inspect, prune, verify
+    from graphprune.errors import GraphpruneError, ModelError, TargetError, UsageError, VerificationError
+    from graphprune.plan import Plan
+    from graphprune.result import Inspection, PruneResult
+    from graphprune.verify import Verification
+    from graphprune.version import __version__
+
+__all__ = [
+    "GraphpruneError",
+    "Inspection",
+    "ModelError",
+    "Plan",
+    "PruneResult",
+    "TargetError",
+    "UsageError",
+    "Verification",
+    "VerificationError",
+    "__version__",
+    "apply",
+    "inspect",
+    "prune",
+    "verify",
+]
+
+_HOMES = {
+    **dict.fromkeys(("apply", "inspect", "prune", "verify"), "api"),
+    **dict.fromkeys(("GraphpruneError", "ModelError", "TargetError", "UsageError", "VerificationError"), "errors"),
+    "Plan": "plan",
+    "Inspection": "result",
+    "PruneResult": "result",
+    "Verification": "verify",
+    "__version__": "version",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Names are imported when they are first used: `graphprune --help` must not wait for ONNX Runtime.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'graphprune' has no attribute '{name}'")
+    from importlib import import_module
+
+    value = getattr(import_module(f"graphprune.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

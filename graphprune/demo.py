@@ -33,7 +33,7 @@ class Row:
 class Demo:
     """What pruning did to the shipped network; accuracy is on ``images`` held-out images, latency for all of them."""
 
-    result: graphprune.Result
+    result: graphprune.PruneResult
     accuracy: tuple[float, float]
     latency: tuple[Latency, Latency]
     images: int

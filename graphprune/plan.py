@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,15 @@ class Plan:
             seen = np.zeros(int(place.leaf.size), dtype=np.bool_)  # type: ignore[arg-type]
             seen[place.position[mask[place.index]]] = True
             keep[place.leaf] = keep[place.leaf] | seen if place.leaf in keep else seen
+
+    def then(self, other: Plan) -> Plan:
+        """This plan and, on what it leaves, ``other``: one plan for the model that this one was made for."""
+        cuts = {tensor: dict(dims) for tensor, dims in self.cuts.items()}
+        for tensor, dims in other.cuts.items():
+            for dim, cut in dims.items():
+                first = cuts.setdefault(tensor, {}).get(dim)
+                cuts[tensor][dim] = cut if first is None else Cut(first.size, tuple(first.keep[p] for p in cut.keep))
+        return replace(self, cuts=cuts)
 
     # -- on disk --------------------------------------------------------------------------------------------------
 

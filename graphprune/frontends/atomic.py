@@ -16,7 +16,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO
 
-__all__ = ["AtomicFiles"]
+from graphprune.errors import ModelError
+
+__all__ = ["AtomicFiles", "write_text"]
 
 
 @dataclass(slots=True)
@@ -108,6 +110,21 @@ class AtomicFiles:
             with contextlib.suppress(FileNotFoundError):
                 os.replace(aside, target)
         self._guards.close()
+
+
+def write_text(text: str, path: str | os.PathLike[str]) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        ModelError: it cannot be written.
+    """
+    target = Path(path)
+    try:
+        with AtomicFiles(target.parent) as files:
+            files.open(target.name).write(text.encode())
+            files.commit()
+    except OSError as error:
+        raise ModelError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

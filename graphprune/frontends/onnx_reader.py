@@ -21,7 +21,10 @@ from graphprune.selection import Selection
 from graphprune.sizes import Size, Symbolic, fresh, symbol
 from graphprune.structure import Parameter, Structure
 
-__all__ = ["Reader", "read"]
+__all__ = ["CLONE_OF", "Reader", "read"]
+
+CLONE_OF = "graphprune.clone_of"
+"""Metadata key of an initializer that repeats the one named there, so that each use has axes of its own."""
 
 _INDEX_TYPES = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING})
 _INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32})
@@ -88,8 +91,10 @@ class Reader:
             for axis in axes:
                 self.space.pin(axis, Pin(name, "initializer", "an empty tensor or text"))
         self.structure.tensors[name] = axes
-        counts = tensor.dtype not in _INDEX_TYPES
-        self.structure.parameters[name] = Parameter(name, int(tensor.size), tensor.dtype.itemsize, counts)
+        own = CLONE_OF not in value.metadata_props
+        counts = own and tensor.dtype not in _INDEX_TYPES
+        itemsize = tensor.dtype.itemsize if own and tensor.dtype != ir.DataType.STRING else 0
+        self.structure.parameters[name] = Parameter(name, int(tensor.size), itemsize, counts)
         if tensor.dtype in _INTEGERS and len(axes) <= 1 and tensor.size <= shape_values.MAX_ELEMENTS:
             self.elements[name] = tuple(literal(int(number)) for number in tensor.numpy().reshape(-1))
 

@@ -1,0 +1,294 @@
+"""The main jobs as functions: prune, apply a plan, verify, inspect.
+
+Models come as a path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; none of them is ever modified.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import onnx
+import onnx_ir as ir
+
+from graphprune import passes
+from graphprune.clock import Clock, Progress
+from graphprune.cost import CostModel
+from graphprune.errors import UsageError
+from graphprune.frontends.atomic import write_text
+from graphprune.frontends.onnx_data import check_finite
+from graphprune.frontends.onnx_file import load
+from graphprune.frontends.onnx_fingerprint import fingerprint
+from graphprune.frontends.onnx_reader import read
+from graphprune.frontends.onnx_sizes import concrete_sizes
+from graphprune.frontends.onnx_write import save
+from graphprune.ledger import Ceiling, ceiling, ledger
+from graphprune.passes.prune import Prune, cut
+from graphprune.passes.verify import Verify
+from graphprune.plan import Plan
+from graphprune.result import Change, GroupCount, Inspection, PruneResult
+from graphprune.sample_inputs import random_inputs
+from graphprune.verify import Verification
+from graphprune.verify import verify as prove
+from graphprune.version import versions
+
+__all__ = ["Change", "GroupCount", "Inspection", "PathLike", "PruneResult", "Source", "apply", "inspect", "prune", "verify"]
+
+PathLike: TypeAlias = str | os.PathLike[str]
+Source: TypeAlias = PathLike | ir.Model | onnx.ModelProto
+
+
+def prune(
+    model: Source,
+    output: PathLike | None = None,
+    *,
+    ratio: float | None = None,
+    macs: str | float | None = None,
+    params: str | float | None = None,
+    bytes: str | float | None = None,  # noqa: A002 - the cost's name, on the command line too
+    criterion: str = "l1",
+    scope: Literal["local", "global"] = "local",
+    round_to: int | None = None,
+    exclude: Sequence[str] = (),
+    per_group: Mapping[str, float] | None = None,
+    min_width: int | None = None,
+    roles: Sequence[str] = (),
+    seed: int = 0,
+    dims: Mapping[str, int] | None = None,
+    pipeline: str | None = None,
+    plan_path: PathLike | None = None,
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Remove what matters least from ``model``, prove the result, and write it to ``output``.
+
+    Args:
+        model: what to prune; not modified.
+        output: where the slim model goes, written atomically; by default it is only returned.
+        ratio: share of positions to remove of each group (scope local) or of all (global).
+        macs: multiply-accumulates to keep: ``"50%"``, ``"2.0G"``, or a number. ``params`` and ``bytes`` likewise.
+        params: parameters to keep.
+        bytes: bytes of weights to keep.
+        criterion: how positions are judged: ``l1``, ``l2``, ``random``.
+        scope: whether each group loses the same share, or groups compete.
+        round_to: kept widths are multiples of this.
+        exclude: patterns of tensors, operators or groups that are left alone.
+        per_group: pattern -> ratio of the groups that it matches.
+        min_width: what each group keeps at least.
+        roles: only groups of these roles are cut.
+        seed: of the random criterion and of the inputs of the proof.
+        dims: numbers for symbolic dimensions, for counting multiply-accumulates.
+        pipeline: passes to run instead, such as ``"lossless, prune{ratio=0.5}"``; a ``prune`` without options takes
+            those given here. ``canonicalize`` and, unless ``verify`` is False, ``verify`` are added where absent.
+        plan_path: where the decision is written as a lockfile.
+        verify: whether to prove the result.
+        progress: called with the name of each stage as it begins.
+
+    Raises:
+        ModelError: the model cannot be read or the output not be written.
+        UsageError: an option makes no sense.
+        TargetError: nothing can be pruned, or the budget is out of reach. Nothing is written.
+        VerificationError: the slim model is not the masked original. Nothing is written.
+    """
+    asked = Prune(
+        ratio=ratio,
+        macs=_amount(macs),
+        params=_amount(params),
+        bytes=_amount(bytes),
+        criterion=criterion,
+        scope=scope,
+        round_to=round_to or 1,
+        min_width=min_width or 1,
+        exclude=tuple(exclude),
+        group=tuple(f"{pattern}={share}" for pattern, share in (per_group or {}).items()),
+        roles=tuple(roles),
+        seed=seed,
+    )
+    steps = [asked] if pipeline is None else _filled(passes.parse_pipeline(pipeline), asked)
+    return _run(model, output, steps, verify=verify, seed=seed, dims=dims, plan_path=plan_path, progress=progress)
+
+
+def apply(
+    plan: Plan | PathLike,
+    model: Source,
+    output: PathLike | None = None,
+    *,
+    seed: int = 0,
+    dims: Mapping[str, int] | None = None,
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Carry out on ``model`` what ``plan`` decided, prove it, and write it to ``output``.
+
+    Raises:
+        UsageError: the plan does not fit the model.
+        ModelError, VerificationError: as for :func:`prune`.
+    """
+    decided = plan if isinstance(plan, Plan) else Plan.load(plan)
+    return _run(model, output, [_Apply(decided)], verify=verify, seed=seed, dims=dims, plan_path=None, progress=progress)
+
+
+def verify(
+    original: Source,
+    slim: Source,
+    plan: Plan | PathLike,
+    *,
+    seed: int = 0,
+    runs: int = 2,
+    dims: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Prove that ``slim`` computes what ``original`` computes with the positions erased that ``plan`` removes."""
+    decided = plan if isinstance(plan, Plan) else Plan.load(plan)
+    clock = Clock(progress)
+    with clock("load"):
+        before, after = load(original), load(slim)
+    with clock("canonicalize"):
+        passes.canonicalize(before)
+    with clock("analyse"):
+        structure = read(before)
+        selection = decided.selection(structure)
+    inputs = [random_inputs(before, seed + run, dims) for run in range(runs)] if dims else None
+    with clock("verify"):
+        return prove(before, after, structure, selection, seed=seed, runs=runs, inputs=inputs)
+
+
+def inspect(
+    model: Source, *, dims: Mapping[str, int] | None = None, progress: Progress | None = None
+) -> Inspection:
+    """What is coupled with what in ``model``, how much pruning can reach, and which operators lock the rest."""
+    clock = Clock(progress)
+    with clock("load"):
+        loaded = load(model)
+    with clock("canonicalize"):
+        passes.canonicalize(loaded)
+    with clock("analyse"):
+        structure = read(loaded)
+        cost = CostModel(structure, concrete_sizes(loaded, dims))
+    return Inspection(structure, cost.total, ceiling(cost), tuple(ledger(cost)))
+
+
+# -- one run ------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Apply(passes.Pass):
+    """Cut what a plan says."""
+
+    plan: Plan
+    name = "apply"
+
+    def run(self, model: ir.Model, context: passes.Context) -> passes.Report:
+        """Cut."""
+        with context.clock("analyse"):
+            structure = read(model)
+            selection = self.plan.selection(structure)
+        with context.clock("cut"):
+            return passes.Report(cut(model, context, structure, selection, self.name))
+
+
+def _amount(value: str | float | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _filled(steps: Sequence[passes.Pass], asked: Prune) -> list[passes.Pass]:
+    """A ``prune`` that says no budget takes the options of the call."""
+    return [asked if step == Prune() else step for step in steps]
+
+
+def _run(
+    model: Source,
+    output: PathLike | None,
+    steps: Sequence[passes.Pass],
+    *,
+    verify: bool,
+    seed: int,
+    dims: Mapping[str, int] | None,
+    plan_path: PathLike | None,
+    progress: Progress | None,
+) -> PruneResult:
+    clock = Clock(progress)
+    with clock("load"):
+        work = load(model)
+        check_finite(work)
+        mark = fingerprint(work)
+    context = passes.Context(dims=dims, clock=clock)
+    if not any(isinstance(step, passes.Canonicalize) for step in steps[:1]):
+        with clock("canonicalize"):
+            passes.Canonicalize()(work, context)
+    with clock("analyse"):
+        before = _Figures.of(work, dims)
+    passes.run_passes(work, steps, context)
+    if verify and not any(isinstance(step, Verify) for step in steps):
+        Verify(seed=seed)(work, context)
+    with clock("finish"):
+        passes.EliminateDeadNodes()(work, context)
+        passes.MergeClones()(work, context)
+        after = _Figures.of(work, dims)
+    plan = _plan(context, mark, steps)
+    if plan_path is not None and plan is None:
+        raise UsageError("no plan can say what this pipeline did: it changed weights as well as removing them")
+    with clock("write"):
+        if output is not None:
+            save(work, output)
+        if plan_path is not None and plan is not None:
+            write_text(plan.to_json(), plan_path)
+    proofs = context.data.get("verify")
+    assert proofs is None or isinstance(proofs, list)
+    return PruneResult(
+        status="pruned" if context.decisions else "unchanged",
+        model=work,
+        plan=plan,
+        params=Change(before.params, after.params),
+        macs=Change(before.macs, after.macs),
+        bytes=Change(before.bytes, after.bytes),
+        groups=GroupCount(before.groups, _groups_cut(context)),
+        ceiling=before.ceiling,
+        verified=None if not proofs else all(proof.ok for proof in proofs),
+        max_error=max((proof.max_error for proof in proofs or ()), default=None),
+        undeclared=before.undeclared,
+        notes=tuple(note for _, report in context.reports for note in report.notes),
+        seconds=clock.seconds,
+        output=None if output is None else Path(output),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Figures:
+    """What one state of the model counts."""
+
+    params: int
+    macs: int
+    bytes: int
+    groups: int
+    ceiling: Ceiling
+    undeclared: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: ir.Model, dims: Mapping[str, int] | None) -> _Figures:
+        structure = read(model)
+        cost = CostModel(structure, concrete_sizes(model, dims))
+        total = cost.total
+        undeclared = tuple(sorted(structure.undeclared))
+        return cls(total.params, total.macs, total.bytes, len(structure.groups), ceiling(cost), undeclared)
+
+
+def _groups_cut(context: passes.Context) -> int:
+    return sum(
+        decision.selection.cuts(group.leaf) for decision in context.decisions for group in decision.structure.groups
+    )
+
+
+def _plan(context: passes.Context, mark: str, steps: Sequence[passes.Pass]) -> Plan | None:
+    """The decisions as one plan; None where weights were changed too, which a plan does not say."""
+    if any(decision.lossless for decision in context.decisions):
+        return None
+    plan = Plan({}, mark, {"pipeline": passes.format_pipeline(s for s in steps if s.name != "apply")}, versions())
+    for decision in context.decisions:
+        plan = plan.then(Plan.of(decision.structure, decision.selection))
+    return plan
+
+

@@ -1,0 +1,88 @@
+"""What pruning returns: figures before and after, in the words of the command line's JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx_ir as ir
+
+from graphprune.cost import Counts
+from graphprune.ledger import Ceiling, LedgerEntry
+from graphprune.plan import Plan
+from graphprune.structure import Structure
+
+__all__ = ["Change", "GroupCount", "Inspection", "PruneResult"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A figure before and after."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCount:
+    """How many groups there are, and how many lost positions."""
+
+    total: int
+    cut: int
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """The outcome of pruning one model.
+
+    ``params`` counts the elements of weights, ``bytes`` what all initializers take, ``macs`` multiply-accumulates for
+    one sample at typical extents of symbolic dimensions. ``verified`` is None where no proof was asked for;
+    ``max_error`` is the largest difference that the proof saw, relative to the scale of the output. ``seconds`` are
+    wall-clock times by stage.
+    """
+
+    status: Literal["pruned", "unchanged"]
+    model: ir.Model
+    plan: Plan | None
+    params: Change
+    macs: Change
+    bytes: Change
+    groups: GroupCount
+    ceiling: Ceiling
+    verified: bool | None
+    max_error: float | None
+    undeclared: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    output: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON types; the model and the plan are left out."""
+        error = self.max_error
+        return {
+            "status": self.status,
+            "params": asdict(self.params),
+            "macs": asdict(self.macs),
+            "bytes": asdict(self.bytes),
+            "groups": asdict(self.groups),
+            "ceiling": asdict(self.ceiling),
+            "verified": self.verified,
+            "max_error": error if error is not None and math.isfinite(error) else None,
+            "undeclared": list(self.undeclared),
+            "notes": list(self.notes),
+            "seconds": {stage: round(spent, 4) for stage, spent in self.seconds.items()},
+            "output": None if self.output is None else str(self.output),
+        }
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is coupled with what, how much can be reached, and which operators lock the rest."""
+
+    structure: Structure
+    counts: Counts
+    ceiling: Ceiling
+    ledger: tuple[LedgerEntry, ...]
