@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 
 from graphprune.cost import Counts
 from graphprune.errors import UsageError
+from graphprune.text import scaled
 
-__all__ = ["Amount", "Budget", "parse_amount", "shown"]
+__all__ = ["Amount", "Budget", "parse_amount"]
 
 _SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -28,23 +29,14 @@ class Amount:
         return math.floor(self.value * total + 1e-9) if self.relative else math.floor(self.value)
 
     def __str__(self) -> str:
-        return f"{100 * self.value:g}%" if self.relative else shown(self.value)
-
-
-def shown(number: float) -> str:
-    """A count with a unit.
-
-    >>> shown(1_820_000_000), shown(512)
-    ('1.82G', '512')
-    """
-    for unit in ("t", "g", "m", "k"):
-        if number >= _SCALES[unit]:
-            return f"{number / _SCALES[unit]:.4g}{unit if unit == 'k' else unit.upper()}"
-    return f"{number:g}"
+        return f"{100 * self.value:g}%" if self.relative else scaled(self.value)
 
 
 def parse_amount(text: str) -> Amount:
     """An amount as people write it: ``50%``, ``2.0G``, ``300k``, ``8MiB``, ``1200000``; ``0.5`` means a half.
+
+    >>> parse_amount("2.5M"), parse_amount("40%")
+    (Amount(value=2500000.0, relative=False), Amount(value=0.4, relative=True))
 
     Raises:
         UsageError: the text says something else.

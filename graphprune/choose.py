@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.axes import Leaf
-from graphprune.budget import Budget, shown
+from graphprune.budget import Budget
 from graphprune.cost import CostModel, Counts
 from graphprune.errors import TargetError, UsageError
 from graphprune.ledger import ledger
@@ -38,6 +38,7 @@ from graphprune.score.normalize import normalize
 from graphprune.score.positions import Numbers, Positions
 from graphprune.selection import Selection
 from graphprune.structure import Group, Structure
+from graphprune.text import operator, scaled
 
 __all__ = ["Constraints", "Scope", "choose"]
 
@@ -299,7 +300,7 @@ class _Choice:
             if reached > limit:
                 raise TargetError(
                     f"{name} {self.budget.targets[name]} is out of reach: {100 * reached / total:.3g}% "
-                    f"({shown(reached)} of {shown(total)}) is the least that the structure and the options "
+                    f"({scaled(reached)} of {scaled(total)}) is the least that the structure and the options "
                     f"allow{self._lock()}"
                 )
 
@@ -308,7 +309,7 @@ class _Choice:
         if not entries or entries[0].share < 0.005:
             return ""
         first = entries[0]
-        return f"; the largest lock is {first.op} '{first.node}' ({first.reason}), {100 * first.share:.3g}%"
+        return f"; the largest lock is {operator(first.op)} '{first.node}' ({first.reason}), {100 * first.share:.3g}%"
 
 
 def _meets(counts: Counts, limits: Mapping[str, int]) -> bool:
