@@ -2,8 +2,10 @@
 
 The *masked original* (:mod:`graphprune.verify_mask`) and the slim model run on the same random inputs in ONNX Runtime
 and must agree to rounding; the slim model must also differ from the original as it was, or, where only dead positions
-went, the outputs must at least depend on the parameters that were cut, or nothing was shown. Removed positions of the parameters hold other values in the masked original than in the original, so an operator that looks at
-them where nobody knew it shows as well.
+went, the outputs must at least depend on the parameters that were cut, or nothing was shown. Removed positions of the
+parameters hold other values in the masked original than in the original, so an operator that looks at them where nobody
+knew it shows as well. What random inputs cannot reach, weights behind a switched-off ReLU, is compared bit by bit
+(:mod:`graphprune.verify_weights`).
 
 *Tolerance.* The difference is relative to the scale of the output (:mod:`graphprune.verify_compare`). First it is held
 against what independent rounding of all summands on the way explains. An ill-conditioned network (a logarithm of
@@ -23,13 +25,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.errors import GraphpruneError
 from graphprune.sample_inputs import Inputs, input_specs, inputs_that_run
 from graphprune.selection import Selection
 from graphprune.structure import Structure
 from graphprune.verify_compare import Difference, compare, error_growth, worst
 from graphprune.verify_mask import masked_original, perturb, poison
 from graphprune.verify_run import Outputs, Runner
+from graphprune.verify_weights import misplaced
 
 __all__ = ["Verification", "masked_original", "verify"]
 
@@ -42,8 +44,11 @@ PERTURBATION = 2.0**-20
 MARGIN = 4.0
 """How many tolerances apart original and slim must be for the cut to count as visible."""
 
-EXTRA_SCALES = (4.0, 0.25, 16.0)
-"""Scales of further random inputs that are tried where the cut was not visible."""
+SCALES = (1.0, 8.0)
+"""Standard deviations of random inputs, in turn: some networks expect pixels up to 255, and other units wake up."""
+
+EXTRA_SCALES = (64.0, 0.1)
+"""Factors on the random inputs that are tried where the cut was not visible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +71,8 @@ class Verification:
     reason: str = ""
 
 
-class _Unrunnable(Exception):
-    """A model that does not run; the message says which and why."""
+class _Failed(Exception):
+    """The proof ended early; the message says why."""
 
 
 def verify(
@@ -82,6 +87,7 @@ def verify(
     tolerance: float | None = None,
     expect_visible: bool = True,
     poisoned: bool = True,
+    weights: bool = True,
 ) -> Verification:
     """Compare ``slim`` with the masked original on random inputs, or on ``inputs``.
 
@@ -96,12 +102,15 @@ def verify(
         tolerance: a scaled difference to accept; by default what rounding explains.
         expect_visible: False where only dead positions went: then slim must equal the original as it was.
         poisoned: whether removed positions of parameters are given other values.
+        weights: whether parameters that were cut must be bits of the original's; False where a pass changed them.
     """
     start = time.perf_counter()
     try:
+        if weights and expect_visible and (name := misplaced(original, slim, structure, selection)):
+            raise _Failed(f"parameter '{name}' is not the kept part of the original's")
         proof = _Proof(original, slim, structure, selection, seed, poisoned and expect_visible, expect_visible)
         result = proof.check(runs, inputs, tolerance)
-    except _Unrunnable as error:
+    except _Failed as error:
         result = Verification(False, reason=str(error))
     return replace(result, seconds=time.perf_counter() - start)
 
@@ -146,18 +155,21 @@ class _Proof:
         try:
             specs = input_specs(self.original)
             for number in range(runs):
-                kept: list[Outputs] = []
-                feeds.append(inputs_that_run(lambda feed, kept=kept: kept.append(runner(feed)), specs, self.seed + number))  # type: ignore[misc]
-                found.append(kept[-1])
-        except GraphpruneError as error:
-            raise _Unrunnable(f"cannot be run: {error}") from error
+                feed = inputs_that_run(lambda feed: found.append(runner(feed)), specs, self.seed + number)
+                scale = SCALES[number % len(SCALES)]
+                if scale != 1:
+                    feed = _scaled(feed, scale)
+                    found[-1] = runner(feed)
+                feeds.append(feed)
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise _Failed(f"the original cannot be run: {_first_line(error)}") from error
         return feeds, found
 
     def _run(self, model: ir.Model, what: str, feeds: Sequence[Inputs]) -> list[Outputs]:
         try:
             return Runner(model).run(feeds)
         except Exception as error:  # ONNX Runtime's errors share no base class
-            raise _Unrunnable(f"{what} cannot be run: {_first_line(error)}") from error
+            raise _Failed(f"{what} cannot be run: {_first_line(error)}") from error
 
     def _reference(self, change: Callable[[ir.Model], None] = lambda model: None) -> ir.Model:
         if not self.expect_visible:
@@ -166,7 +178,7 @@ class _Proof:
             try:
                 model = masked_original(self.original, self.structure, self.selection)
             except (ValueError, TypeError) as error:
-                raise _Unrunnable(f"the masked original cannot be made: {error}") from error
+                raise _Failed(f"the masked original cannot be made: {error}") from error
         change(model)
         return model
 
@@ -230,7 +242,7 @@ class _Proof:
         poison(model, self.structure, self.selection, self.seed, everything=True)
         try:
             return self._apart(before, self._run(model, "the original", feeds))
-        except _Unrunnable:
+        except _Failed:
             return 0.0
 
     def _apart(self, a: list[Outputs], b: list[Outputs]) -> float:

@@ -24,6 +24,7 @@ import onnxruntime
 from onnx import numpy_helper
 
 from graphprune.sample_inputs import Inputs
+from graphprune.verify_weights import array_of
 
 __all__ = ["Outputs", "Runner", "is_half"]
 
@@ -218,7 +219,7 @@ def _constant(value: ir.Value, graph: onnx.GraphProto, shared: dict[str, npt.NDA
         ir.serde.serialize_tensor_into(added, tensor)
         added.name = name
         return
-    array = _widened_array(_array(tensor))
+    array = _widened_array(array_of(tensor))
     shared[name] = array
     added = graph.initializer.add(
         name=name,
@@ -228,14 +229,6 @@ def _constant(value: ir.Value, graph: onnx.GraphProto, shared: dict[str, npt.NDA
     )
     for key, entry in (("location", "memory"), ("offset", "0"), ("length", str(array.nbytes))):
         added.external_data.add(key=key, value=entry)
-
-
-def _array(tensor: ir.TensorProtocol) -> npt.NDArray[Any]:
-    """The contents of a tensor; those of external data as a mapping that ends with its last user."""
-    if isinstance(tensor, ir.ExternalTensor):
-        shape = tuple(int(size) for size in tensor.shape)  # type: ignore[call-overload]
-        return np.memmap(tensor.path, tensor.dtype.numpy(), "r", tensor.offset or 0, shape)
-    return np.ascontiguousarray(tensor.numpy())
 
 
 def _widened_array(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
