@@ -123,7 +123,7 @@ def group_query_attention(t: Tape, x: Value) -> Value:
     heads, groups, width = t.pick([(4, 2, 8), (2, 2, 8), (4, 1, 16)])
     q = t.dense(x, heads * width, bias=False)
     k, v = (t.dense(x, groups * width, bias=False) for _ in range(2))
-    last = t.constant(np.full((x[0], 1), x[1] - 1, np.int32), "last")
+    last = t.constant(np.full(x[0], x[1] - 1, np.int32), "last")
     total = t.constant(np.asarray(x[1], np.int32), "total")
     cache = (x.shape[0], groups, x.shape[1], width)
     y = t.ops(
