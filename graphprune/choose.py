@@ -267,9 +267,7 @@ class _Choice:
                 low = middle + 1
         return self._restored(self.ranking[:low], widths(low), limits)
 
-    def _restored(
-        self, blocks: list[_Block], widths: npt.NDArray[np.intp], limits: Mapping[str, int]
-    ) -> list[_Block]:
+    def _restored(self, blocks: list[_Block], widths: npt.NDArray[np.intp], limits: Mapping[str, int]) -> list[_Block]:
         """``blocks`` without those that the limits do not need, the most valuable tried first.
 
         Only the last block taken from a unit can be put back; where it is needed the unit is left as it is.

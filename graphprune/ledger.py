@@ -12,9 +12,7 @@ from graphprune.cost import CostModel
 __all__ = ["Ceiling", "LedgerEntry", "ceiling", "ledger"]
 
 _INTERFACE = frozenset({"graph input", "graph output"})
-_OWN = frozenset(
-    {"an axis that occurs in this operand alone", "a size of this operator's own", "a fixed factor"}
-)
+_OWN = frozenset({"an axis that occurs in this operand alone", "a size of this operator's own", "a fixed factor"})
 """Reasons that pin an operator's own axes, such as those of a convolution's kernel: true, but never what locks it."""
 _NOBODY = Pin("", "", "no group has a part in it")
 

@@ -80,9 +80,7 @@ class _Reduced:
         return self._values / np.maximum(self.seen, 1) if self._reduction == "mean" else self._values
 
 
-def _sums(
-    structure: Structure, weights: Weights, positions: Positions, p: int
-) -> list[tuple[str, dict[int, Numbers]]]:
+def _sums(structure: Structure, weights: Weights, positions: Positions, p: int) -> list[tuple[str, dict[int, Numbers]]]:
     """For each weight, and each of its dimensions that a group has a part in, sums of ``|w|^p`` over the others."""
     free: dict[str, list[int]] = {}
     for group in structure.groups:
