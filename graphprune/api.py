@@ -17,7 +17,7 @@ import onnx_ir as ir
 from graphprune import passes
 from graphprune.clock import Clock, Progress
 from graphprune.cost import CostModel
-from graphprune.errors import UsageError
+from graphprune.errors import GraphpruneError, UsageError
 from graphprune.frontends.atomic import write_text
 from graphprune.frontends.onnx_data import check_finite
 from graphprune.frontends.onnx_file import load
@@ -35,7 +35,18 @@ from graphprune.verify import Verification
 from graphprune.verify import verify as prove
 from graphprune.version import versions
 
-__all__ = ["Change", "GroupCount", "Inspection", "PathLike", "PruneResult", "Source", "apply", "inspect", "prune", "verify"]
+__all__ = [
+    "Change",
+    "GroupCount",
+    "Inspection",
+    "PathLike",
+    "PruneResult",
+    "Source",
+    "apply",
+    "inspect",
+    "prune",
+    "verify",
+]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Source: TypeAlias = PathLike | ir.Model | onnx.ModelProto
@@ -48,7 +59,7 @@ def prune(
     ratio: float | None = None,
     macs: str | float | None = None,
     params: str | float | None = None,
-    bytes: str | float | None = None,  # noqa: A002 - the cost's name, on the command line too
+    bytes: str | float | None = None,
     criterion: str = "l1",
     scope: Literal["local", "global"] = "local",
     round_to: int | None = None,
@@ -128,7 +139,9 @@ def apply(
         ModelError, VerificationError: as for :func:`prune`.
     """
     decided = plan if isinstance(plan, Plan) else Plan.load(plan)
-    return _run(model, output, [_Apply(decided)], verify=verify, seed=seed, dims=dims, plan_path=None, progress=progress)
+    return _run(
+        model, output, [_Apply(decided)], verify=verify, seed=seed, dims=dims, plan_path=None, progress=progress
+    )
 
 
 def verify(
@@ -156,9 +169,7 @@ def verify(
         return prove(before, after, structure, selection, seed=seed, runs=runs, inputs=inputs)
 
 
-def inspect(
-    model: Source, *, dims: Mapping[str, int] | None = None, progress: Progress | None = None
-) -> Inspection:
+def inspect(model: Source, *, dims: Mapping[str, int] | None = None, progress: Progress | None = None) -> Inspection:
     """What is coupled with what in ``model``, how much pruning can reach, and which operators lock the rest."""
     clock = Clock(progress)
     with clock("load"):
@@ -221,9 +232,13 @@ def _run(
             passes.Canonicalize()(work, context)
     with clock("analyse"):
         before = _Figures.of(work, dims)
-    passes.run_passes(work, steps, context)
-    if verify and not any(isinstance(step, Verify) for step in steps):
-        Verify(seed=seed)(work, context)
+    try:
+        passes.run_passes(work, steps, context)
+        if verify and not any(isinstance(step, Verify) for step in steps):
+            Verify(seed=seed)(work, context)
+    except GraphpruneError as error:
+        error.details = {**before.details(), "seconds": clock.seconds, **error.details}
+        raise
     with clock("finish"):
         passes.EliminateDeadNodes()(work, context)
         passes.MergeClones()(work, context)
@@ -275,6 +290,17 @@ class _Figures:
         undeclared = tuple(sorted(structure.undeclared))
         return cls(total.params, total.macs, total.bytes, len(structure.groups), ceiling(cost), undeclared)
 
+    def details(self) -> dict[str, object]:
+        """The figures of a result that nothing came of."""
+        return {
+            "params": {"before": self.params, "after": None},
+            "macs": {"before": self.macs, "after": None},
+            "bytes": {"before": self.bytes, "after": None},
+            "groups": {"total": self.groups, "cut": 0},
+            "ceiling": dataclasses.asdict(self.ceiling),
+            "undeclared": self.undeclared,
+        }
+
 
 def _groups_cut(context: passes.Context) -> int:
     return sum(
@@ -290,5 +316,3 @@ def _plan(context: passes.Context, mark: str, steps: Sequence[passes.Pass]) -> P
     for decision in context.decisions:
         plan = plan.then(Plan.of(decision.structure, decision.selection))
     return plan
-
-

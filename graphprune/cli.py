@@ -24,6 +24,7 @@ from typing import Annotated
 import typer
 
 from graphprune.commands import apply, bench, demo, explain, inspect, prune, verify
+from graphprune.commands.result import RESULT_FIELDS
 from graphprune.commands.terminal import write_document
 from graphprune.errors import GraphpruneError, ModelError
 
@@ -71,9 +72,9 @@ for module in (inspect, explain, prune, apply, verify, bench, demo):
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from graphprune.version import __version__
 
-        print(f"graphprune {version('graphprune')}")  # noqa: T201
+        print(f"graphprune {__version__}")  # noqa: T201
         raise typer.Exit
 
 
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         failure = _failure(error.error if isinstance(error, _Carried) else error)
         with contextlib.suppress(OSError, ValueError):
-            failure.report("--json" in given, "--debug" in given)
+            failure.report("--json" in given, "--debug" in given, given[0] if given else "")
         return failure.code
 
 
@@ -115,7 +116,7 @@ class _Failure:
     message: str
     error: BaseException
 
-    def report(self, document: bool, debug: bool) -> None:
+    def report(self, document: bool, debug: bool, command: str) -> None:
         """Say it: one line, with ``debug`` a traceback before it, with ``document`` as JSON too."""
         if self.code == UNREAD:
             # Python flushes standard output once more on its way out, into a pipe that nobody reads.
@@ -126,9 +127,10 @@ class _Failure:
         print(f"graphprune: {self.message}", file=sys.stderr, flush=True)  # noqa: T201
         if document:
             status = "refused" if 1 < self.code < INTERRUPTED else "failed"
-            details = getattr(self.error, "details", None) or {}
+            fields = dict.fromkeys(RESULT_FIELDS) if command in (prune.NAME, apply.NAME) else {}
+            details = self.error.details if isinstance(self.error, GraphpruneError) else {}
             error = {"code": self.code, "kind": self.kind, "message": self.message}
-            write_document({**details, "status": status, "error": error})
+            write_document({"status": status, **fields, **details, "error": error})
 
 
 def _failure(error: BaseException) -> _Failure:

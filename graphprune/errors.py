@@ -13,13 +13,23 @@ A message is one line: what is wrong, where (file, node), why, and what to do ab
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 __all__ = ["GraphpruneError", "ModelError", "TargetError", "UsageError", "VerificationError"]
 
 
 class GraphpruneError(Exception):
-    """Base of every error that a user can cause and mend."""
+    """Base of every error that a user can cause and mend.
+
+    ``details`` are figures that were known when it happened, in the words of the command line's JSON.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.details: Mapping[str, Any] = details or {}
 
 
 class UsageError(GraphpruneError):

@@ -31,7 +31,6 @@ def command(
 
     terminal = Terminal(json, quiet)
     with terminal.progress() as progress:
-        progress("analysing")
-        structure = inspect(model).structure
+        structure = inspect(model, progress=progress).structure
     found = explain(structure, tensor, other)
     terminal.answer({"status": "explained", **found.to_dict()}, lambda: terminal.print(str(found)))

@@ -13,7 +13,7 @@ from graphprune.commands.terminal import Terminal
 from graphprune.text import counted, operator, scaled, shortened
 
 if TYPE_CHECKING:
-    from graphprune.api import Inspection
+    from graphprune.result import Inspection
 
 __all__ = ["NAME", "Format", "command"]
 
@@ -48,8 +48,7 @@ def command(
 
     terminal = Terminal(json or format_ is Format.JSON, quiet)
     with terminal.progress() as progress:
-        progress("analysing")
-        found = inspect(model, dims=parse_dims(dims))
+        found = inspect(model, dims=parse_dims(dims), progress=progress)
 
     def show() -> None:
         if format_ is Format.TABLE:

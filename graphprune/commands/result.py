@@ -11,9 +11,15 @@ from graphprune.errors import ModelError
 from graphprune.text import counted, scaled
 
 if TYPE_CHECKING:
-    from graphprune.api import Change, PruneResult
+    from graphprune.result import Change, PruneResult
 
-__all__ = ["show_result", "write_report"]
+__all__ = ["RESULT_FIELDS", "show_result", "write_report"]
+
+RESULT_FIELDS = (
+    *("params", "macs", "bytes", "groups", "ceiling", "verified", "max_error", "undeclared", "notes", "seconds"),
+    "output",
+)
+"""What the document of a result has beside its status; null in a refusal where it is not known."""
 
 
 def show_result(terminal: Terminal, result: PruneResult, source: str) -> None:
@@ -29,12 +35,14 @@ def show_result(terminal: Terminal, result: PruneResult, source: str) -> None:
     terminal.print(f"{result.status}: {groups.cut} of {counted(groups.total, 'group')} cut; {reach}")
     if result.undeclared:
         terminal.print(f"kept whole, because nobody declared them: {', '.join(result.undeclared)}")
-    if result.verified:
+    if result.verified and result.max_error is not None:
         terminal.print(f"verified: equal to the masked original (largest error {result.max_error:.1e})")
     elif result.verified is None:
         terminal.print("not verified")
+    for note in result.notes:
+        terminal.print(f"note: {note}")
     spent = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in result.seconds.items() if seconds >= 0.005)
-    terminal.print(f"seconds: {spent or '0.00'}")
+    terminal.print(f"seconds: {spent or 'none'}")
     if result.output is not None:
         terminal.print(f"{source} -> {result.output}")
 

@@ -46,9 +46,7 @@ def command(
         "reason": found.reason,
     }
     if not found.ok:
-        error = VerificationError(f"{slim}: {found.reason}")
-        error.details = document  # type: ignore[attr-defined]
-        raise error
+        raise VerificationError(f"{slim}: {found.reason}", {**document, "status": "refused"})
 
     def show() -> None:
         terminal.print(
