@@ -69,8 +69,8 @@ def _batched(names: str, swapped: bool, outer: bool) -> str:
 
 
 MATMUL = Rule(_matmul, macs=("*b m k n",), roles={"*b": "head"})
-bind("onnx.MatMul", MATMUL, "A B")
-bind("com.microsoft.FusedMatMul com.microsoft.TransposeMatMul", Rule(_fused_matmul, macs=("*b m k n",)), "A B")
+bind("onnx.MatMul com.microsoft.MatMulInteger16", MATMUL, "A B")
+bind("com.microsoft.FusedMatMul com.microsoft.TransposeMatMul com.microsoft.FusedMatMulActivation", Rule(_fused_matmul, macs=("*b m k n",)), "A B")
 
 
 def _einsum(call: Call) -> str:

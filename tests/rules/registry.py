@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from rules.sample import NEWEST, Array, Const, Reference, Sample, random
 
 ROWS: list[Sample] = []
 
-Spelled = tuple[int, ...] | Array | Const | None
+Spelled = tuple[int, ...] | Array | np.generic | Const | None
 
 
 def const(values: object, dtype: npt.DTypeLike = np.int64) -> Const:
@@ -44,15 +44,23 @@ def row(
     name: str = "",
     by_onnx: bool = False,
     follows: bool = False,
+    more: Mapping[str, Any] | None = None,
     **attributes: Any,
 ) -> None:
-    """Add a sample of ``op`` (standard unless it has a dot); a tuple of sizes is a random float tensor."""
+    """Add a sample of ``op`` (standard unless it has a dot); a tuple of sizes is a random float tensor.
+
+    ``more`` are attributes whose names are taken by this function.
+    """
     arrays: Sequence[Array | Const | None] = [
-        random(operand, seed=number) if isinstance(operand, tuple) else operand
+        random(operand, seed=number)
+        if isinstance(operand, tuple)
+        else np.asarray(operand)
+        if isinstance(operand, np.generic)
+        else operand
         for number, operand in enumerate(operands)
     ]
     full = op if "." in op else f"onnx.{op}"
-    ROWS.append(Sample(full, arrays, attributes, opset, results, reference, tolerance, by_onnx, follows, name))
+    ROWS.append(Sample(full, arrays, {**attributes, **(more or {})}, opset, results, reference, tolerance, by_onnx, follows, name))
 
 
 def rows(ops: str, *operands: Spelled, **options: Any) -> None:

@@ -39,7 +39,7 @@ def zeroed(
         if mix.kind == "sum" or as_sums:
             own = set(reading.space.leaves(mix.axis))
             only = Selection(reading.space, {leaf: kept for leaf, kept in selection.keep.items() if leaf in own})
-            neutral = 0 if mix.neutral is None or arrays[mix.neutral] is None else arrays[mix.neutral]
+            neutral = 0 if mix.neutral is None or call.operand(mix.neutral) is None else arrays[mix.neutral]
             for number, dim in mix.operands:
                 array = arrays[number]
                 assert array is not None

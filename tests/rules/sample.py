@@ -92,7 +92,7 @@ class Sample:
                 initializers.append(numpy_helper.from_array(np.asarray(array), f"x{number}"))
             else:
                 kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-                shape = [f"d{number}_{dim}" for dim in range(array.ndim)]
+                shape = array.shape if domain else [f"d{number}_{dim}" for dim in range(array.ndim)]
                 inputs.append(helper.make_tensor_value_info(f"x{number}", kind, shape))
         graph = helper.make_graph([node], "g", inputs, [onnx.ValueInfoProto(name=name) for name in outputs], initializers)
         opsets = [helper.make_opsetid("", self.opset)]
