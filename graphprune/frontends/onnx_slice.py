@@ -59,6 +59,8 @@ def _sliced(tensor: ir.TensorProtocol, masks: dict[int, Mask]) -> ir.TensorProto
         # The outermost cut first: of external data only the rows that stay are then read.
         for dim in sorted(kept):
             array = np.take(array, kept[dim], axis=dim)
+        if isinstance(tensor, ir.ExternalTensor):
+            tensor.release()  # what is left is a copy; pages of the file must not stay mapped until the end
         return ir.tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=tensor.name)
 
     return ir.LazyTensor(evaluate, dtype=tensor.dtype, shape=ir.Shape(shape), name=tensor.name)
