@@ -93,7 +93,7 @@ def _document(found: Inspection) -> dict[str, Any]:
 
 def _show(terminal: Terminal, found: Inspection, everything: bool) -> None:
     structure = found.structure
-    rows = [
+    groups = [
         (
             group.name,
             group.role,
@@ -107,31 +107,34 @@ def _show(terminal: Terminal, found: Inspection, everything: bool) -> None:
     counts, ceiling = found.counts, found.ceiling
     terminal.print(
         f"{scaled(counts.params)} parameters, {scaled(counts.macs)} MACs, {scaled(counts.bytes, 'B')}; "
-        f"{counted(len(rows), 'group')}"
+        f"{counted(len(groups), 'group')}"
     )
-    if rows:
-        columns = ("group", "role", "size", "removal", "slices", "tensors")
-        terminal.table(columns, rows, right=("size", "slices"))
+    if groups:
+        header = ("group", "role", "size", "removal", "slices", "tensors")
+        terminal.table(header, groups, right=("size", "slices"))
     terminal.print(
         f"ceiling: pruning can reach {ceiling.params:.1%} of the parameters and {ceiling.macs:.1%} of the MACs"
     )
     entries = found.ledger if everything else found.ledger[:ENTRIES]
     if entries:
-        terminal.table(
-            ("locked MACs", "share", "locked parameters", "by", "reason"),
-            [
-                (
-                    scaled(entry.macs),
-                    f"{entry.share:.1%}",
-                    scaled(entry.params),
-                    f"{operator(entry.op)} '{entry.node}'",
-                    entry.reason,
-                )
-                for entry in entries
-            ],
-            right=("locked MACs", "share", "locked parameters"),
-        )
+        columns = ("locked MACs", "of all", "locked parameters", "of all ", "by", "reason")
+        rows = [
+            (
+                scaled(entry.macs),
+                _share(entry.macs, counts.macs),
+                scaled(entry.params),
+                _share(entry.params, counts.params),
+                f"{operator(entry.op)} '{entry.node}'" if entry.node else "",
+                entry.reason,
+            )
+            for entry in entries
+        ]
+        terminal.table(columns, rows, right=columns[:4])
     if len(found.ledger) > len(entries):
         terminal.print(f"{len(found.ledger) - len(entries)} more in the ledger (--all)")
     for op, count in sorted(structure.undeclared.items()):
         terminal.print(f"undeclared: {op} ({counted(count, 'time')}); everything it touches is kept whole")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else ""
