@@ -237,6 +237,7 @@ def _widened_array(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _widen_graph(graph: onnx.GraphProto) -> None:
     """Make every half-precision value of a graph and its bodies a float32 one; fix the seeds of random operators."""
+    del graph.value_info[:]
     for info in (*graph.input, *graph.output):
         if info.type.tensor_type.elem_type in HALF_CODES:
             info.type.tensor_type.elem_type = FLOAT
