@@ -129,8 +129,8 @@ class _Choice:
         self.positions = Positions(structure)
         self.scores = self.positions.join(normalize(scores, constraints.normalizer))
         self.leaves = list(self.positions.first)
-        self.owner = np.repeat(np.arange(len(self.leaves)), [int(leaf.size) for leaf in self.leaves])  # type: ignore[arg-type]
-        self.sizes = np.bincount(self.owner, minlength=len(self.leaves))
+        self.sizes = np.array([group.size for group in structure.groups], np.intp)
+        self.owner = np.repeat(np.arange(len(self.leaves)), self.sizes)
         self.units = self._units()
         self.fixed = [block for block in self._blocks("local") if self._goes(block)]
         self.ranking = [block for block in self._blocks(constraints.scope) if self.units[block.unit].ratio is None]
@@ -154,10 +154,10 @@ class _Choice:
 
     def _quantiles(self, leaves: Sequence[Leaf]) -> Numbers:
         """For scope local, how far up each position stands in its own leaf: parts of one axis lose equal shares."""
-        if self.constraints.scope == "global":
-            return np.zeros(sum(int(leaf.size) for leaf in leaves))  # type: ignore[arg-type]
         values = [self.scores[self.positions.range(leaf)] for leaf in leaves]
-        return np.concatenate([(np.argsort(np.argsort(v, kind="stable")) + 0.5) / len(v) for v in values])
+        if self.constraints.scope == "global":
+            return np.zeros(sum(map(len, values)))
+        return np.concatenate([(np.argsort(np.argsort(own, kind="stable")) + 0.5) / len(own) for own in values])
 
     def _candidates(self) -> list[Group]:
         groups = self.structure.groups

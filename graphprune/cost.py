@@ -235,7 +235,7 @@ def _numbers(structure: Structure, sizes: Sizes) -> tuple[dict[Leaf, int], dict[
                 products.append((axis, number))
     for axis, number in products:
         parts = [part for part in structure.leaves(axis) if isinstance(part.size, Symbolic) and part not in numbers]
-        rest = [part for part in structure.leaves(axis) if part not in parts]
         if len(parts) == 1 and not any(isinstance(node, Concat) for node in structure.space.postorder(axis)):
-            numbers[parts[0]] = number // math.prod(numbers.get(part, part.size) for part in rest)  # type: ignore[arg-type]
+            rest = [numbers.get(part, part.size) for part in structure.leaves(axis) if part not in parts]
+            numbers[parts[0]] = number // math.prod(size for size in rest if isinstance(size, int))
     return numbers, symbols

@@ -6,6 +6,7 @@ in DepGraph, Fang et al. 2023, https://arxiv.org/abs/2301.12900). L2 is the root
 
 Only weights of two or more dimensions count: scales and biases of normalisations, and biases, are of another order of
 magnitude and say little where a statistic rescales them. A group that has nothing else is scored by those.
+Quantised weights count as the numbers they stand for; their scales do not count a second time.
 The default reduction is the mean, so that parts of one axis that feed different numbers of layers stay comparable.
 """
 
@@ -17,7 +18,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.axes import Axis
 from graphprune.score.base import Evidence, Scores, Weights, register
+from graphprune.score.dequantize import Dequantized
 from graphprune.score.positions import Numbers, Positions
 from graphprune.structure import Structure
 
@@ -43,9 +46,11 @@ class Magnitude:
         """Read each weight that a group has a part in once, in blocks."""
         positions = Positions(evidence.structure)
         matrices, vectors = _Reduced(positions, self.reduction), _Reduced(positions, self.reduction)
-        for name, sums in _sums(evidence.structure, evidence.weights, positions, self.p):
+        weights = Dequantized(evidence.structure, evidence.weights)
+        for name, sums in _sums(evidence.structure, weights, positions, self.p):
             axes = evidence.structure.tensors[name] or ()
-            target = matrices if sum(axis.size != 1 for axis in axes) > 1 else vectors
+            matrix = sum(axis.size != 1 for axis in axes) > 1 and name not in weights.helpers
+            target = matrices if matrix else vectors
             for dim, values in sums.items():
                 target.add(axes[dim], values)
         values = matrices.result()
@@ -61,9 +66,9 @@ class _Reduced:
         self._values = np.zeros(positions.total)
         self.seen = np.zeros(positions.total)
 
-    def add(self, axis: object, values: Numbers) -> None:
+    def add(self, axis: Axis, values: Numbers) -> None:
         """Take in the sums along one dimension of one weight."""
-        places = self._positions.places(axis)  # type: ignore[arg-type]
+        places = self._positions.places(axis)
         if places.repeats is None:
             numbers, own = places.number, values[places.index]
         else:

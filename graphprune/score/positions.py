@@ -32,7 +32,7 @@ class Places:
 
     def gather(self, values: npt.NDArray[Any], total: int) -> Numbers:
         """For each group position the sum of ``values`` (one for each axis position) where it occurs, else 0."""
-        return np.bincount(self.number, weights=values[self.index], minlength=total)
+        return np.bincount(self.number, weights=values[self.index], minlength=total).astype(np.float64, copy=False)
 
 
 class Positions:
