@@ -16,6 +16,7 @@ import onnx
 
 from graphprune.frontends.messages import model_error
 from graphprune.frontends.onnx_check_values import (
+    ATTRIBUTE_BOUNDS,
     EXPORT,
     MAX_DEPTH,
     Scope,
@@ -23,6 +24,7 @@ from graphprune.frontends.onnx_check_values import (
     check_text,
     check_type,
     is_text,
+    undecodable,
 )
 from graphprune.frontends.onnx_data import CONTRACTIONS
 
@@ -80,7 +82,7 @@ def check_model(proto: onnx.ModelProto, where: str, folder: Path | None) -> None
 def _context(ir_version: int, opsets: Mapping[str, int]) -> onnx.checker.C.CheckerContext:
     context = onnx.checker.C.CheckerContext()
     context.ir_version = min(max(ir_version, 3), onnx.IR_VERSION)
-    context.opset_imports = dict(opsets)
+    context.opset_imports = {domain: min(version, 2**31 - 1) for domain, version in opsets.items()}
     return context
 
 
@@ -91,6 +93,8 @@ def _opsets(imports: Iterable[onnx.OperatorSetIdProto], where: str) -> dict[str,
     for entry in imports:
         domain = "" if entry.domain == "ai.onnx" else entry.domain
         shown = f"'{domain}'" if domain else "ai.onnx"
+        if undecodable(domain):
+            raise model_error(where, f"the domain {shown} is not valid UTF-8, so the file is damaged", EXPORT)
         if entry.version < 1 or opsets.setdefault(domain, entry.version) != entry.version:
             raise model_error(where, f"its operator set version for {shown} is contradictory or below 1", EXPORT)
         if entry.version > newest.get(domain, entry.version):
@@ -224,6 +228,10 @@ def _check_attribute(scope: Scope, what: str, attribute: onnx.AttributeProto, *,
         return set()
     if kind == onnx.AttributeProto.STRING and not custom and not is_text(attribute.s):
         raise scope.fail(f"{what} is not valid UTF-8, so the file is damaged", "fetch or export it again")
+    if kind == onnx.AttributeProto.INT and attribute.name in ATTRIBUTE_BOUNDS:
+        low, high = ATTRIBUTE_BOUNDS[attribute.name]
+        if not low <= attribute.i <= high:
+            raise scope.fail(f"{what} is {attribute.i}, which no tensor allows")
     if kind == onnx.AttributeProto.UNDEFINED:
         raise scope.fail(f"{what} has no type")
     if kind in (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS):

@@ -14,11 +14,24 @@ from graphprune.errors import ModelError
 from graphprune.frontends.messages import model_error
 from graphprune.frontends.onnx_data import byte_size, check_extent, locate
 
-__all__ = ["EXPORT", "MAX_DEPTH", "Scope", "check_tensor", "check_text", "check_type", "is_text"]
+__all__ = [
+    "ATTRIBUTE_BOUNDS",
+    "EXPORT",
+    "MAX_DEPTH",
+    "Scope",
+    "check_tensor",
+    "check_text",
+    "check_type",
+    "is_text",
+    "undecodable",
+]
 
 MAX_ELEMENTS = 1 << 48
 MAX_RANK = 64
 MAX_DEPTH = 16
+ATTRIBUTE_BOUNDS = {"axis": (-MAX_RANK, MAX_RANK), "batch_dims": (0, MAX_RANK), "num_outputs": (1, 1 << 16)}
+"""Attributes whose values onnx's shape inference indexes with unchecked: beyond these it crashes or does not end."""
+
 EXPORT = "export the model again"
 
 TYPED_FIELDS: dict[int, str] = {
@@ -65,9 +78,14 @@ def is_text(content: bytes) -> bool:
     return True
 
 
+def undecodable(*texts: object) -> bool:
+    """Return whether any string is not valid UTF-8: the decoder hands out bytes in place of such a string."""
+    return any(isinstance(text, bytes) for text in texts)
+
+
 def check_text(scope: Scope, what: str, *texts: object) -> None:
-    """Check that strings are text: the decoder hands out bytes where a string is not valid UTF-8."""
-    if any(isinstance(text, bytes) for text in texts):
+    """Check that strings are text."""
+    if undecodable(*texts):
         raise scope.fail(
             f"{what} holds a name that is not valid UTF-8, so the file is damaged", "fetch or export it again"
         )
