@@ -28,6 +28,22 @@ TRANSPOSED_CONVOLUTION = Rule(
 bind("onnx.Conv", CONVOLUTION, "X W B")
 bind("com.microsoft.FusedConv", FUSED_CONVOLUTION, "X W B Z")
 bind("onnx.ConvTranspose", TRANSPOSED_CONVOLUTION, "X W B")
+bind(
+    "com.microsoft.ConvTransposeWithDynamicPads",
+    Rule("n (g i) *s, (g i) o *k, -?, (g o)? -> n (g o) *t", sizes=_GROUPED, sites={"group": "g"}),
+    "X W Pads B",
+)
+bind(
+    "com.microsoft.NhwcConv com.microsoft.NhwcFusedConv",
+    Rule(
+        "n *s (g i), (g o) *k i, (g o)?, n *t! (g o)? -> n *t (g o)",
+        sizes=_GROUPED,
+        sites={"group": "g"},
+        macs=_CONV_MACS,
+    ),
+    "X W B",
+)
+
 
 
 def _gemm(call: Call) -> str:
@@ -94,4 +110,6 @@ class _Einsum:
         return list(Rule(text, macs=(names,))(call))
 
 
+bind("com.microsoft.GemmFastGelu", Rule("*m k, k n, n? -> *m n", macs=("*m k n",)), "X W bias")
+bind("com.microsoft.CDist", Rule("m k, n k -> m n", macs=("m k n",), summed={"k": (0, 1)}), "A B")
 bind("onnx.Einsum", _Einsum(), "Inputs")  # type: ignore[arg-type]

@@ -256,7 +256,17 @@ bind("onnx.Flatten", flatten, "input")
 bind("onnx.Transpose", transpose, "data")
 bind("onnx.Squeeze", squeeze)
 bind("onnx.Unsqueeze", unsqueeze)
-bind("onnx.Expand com.microsoft.Expand", expand, "input shape")
+
+
+def expand_dims(call: Call) -> list[Axes | None]:
+    """Inserts one dimension of size 1."""
+    x = call.axes(0)
+    at = call.integers(1)[0] % (len(x) + 1)
+    return [(*x[:at], ONE, *x[at:])]
+
+
+bind("com.microsoft.ExpandDims", expand_dims, "X axis")
+bind("onnx.Expand", expand, "input shape")
 bind("onnx.Tile", tile, "input repeats")
 bind("onnx.DepthToSpace", depth_to_space, "input")
 bind("onnx.SpaceToDepth", space_to_depth, "input")

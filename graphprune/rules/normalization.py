@@ -69,6 +69,25 @@ def group_norm(call: Call) -> list[Axes | None]:
 
 
 bind("onnx.GroupNormalization", group_norm, "X scale bias")
+
+
+def group_norm_last(call: Call) -> list[Axes | None]:
+    """``GroupNorm``: channels last unless told; a skip may lack space."""
+    last = call.attribute("channels_last", 1)
+    x = "n *s (g c)" if last else "n (g c) *s"
+    skip = call.operand(3)
+    narrow = skip is not None and skip.axes is not None and len(skip.axes) == 2
+    rule = Rule(
+        f"{x}, (g c), (g c), {'n (g c)' if narrow else x}?, (g c)? -> {x}, {x}",
+        sizes={"g": _groups},
+        sites={"groups": "g"},
+        statistics="c *s",
+    )
+    return rule(call)
+
+
+bind("com.microsoft.GroupNorm", group_norm_last, "X gamma beta")
+bind("com.microsoft.SkipGroupNorm", group_norm_last, "X gamma beta skip bias")
 SKIP_LAYER_NORM = Rule("*n c, *n c, c, c?, c? -> *n c, *n 1, *n 1, *n c", statistics="c")
 SKIP_RMS_NORM = Rule("*n c, *n c, c, c? -> *n c, *n 1, *n 1, *n c", statistics="c")
 bind("com.microsoft.SkipLayerNormalization", SKIP_LAYER_NORM, "input skip gamma beta bias")
@@ -83,6 +102,16 @@ def mean_variance(call: Call) -> list[Axes | None]:
     return [x]
 
 
+bind(
+    "com.microsoft.EmbedLayerNormalization",
+    Rule("b s!, b s?, v! c, p! c, q! c?, c, c, b s?, b s? -> b s c, b, b s c", statistics="c"),
+    "input_ids segment_ids word_embedding position_embedding segment_embedding gamma beta mask position_ids",
+)
+bind(
+    "com.microsoft.GatedRMSNorm",
+    Rule("*n (h c), c, *n (h c) -> *n (h c)", sizes={"c": lambda call: int(call.sizes(1)[0])}, statistics="c"),  # type: ignore[arg-type]
+    "X scale gate",
+)
 bind("onnx.MeanVarianceNormalization", mean_variance, "X")
 
 

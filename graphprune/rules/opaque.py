@@ -93,13 +93,14 @@ _declare(
 )
 _declare(
     "several layers in one operator",
-    "AttnLSTM BranchwiseRMSNorm DecoderAttention DecoderMaskedSelfAttention EngramGate GatedAdd GatedRMSNorm "
+    "AttnLSTM BiasSoftmax BranchwiseRMSNorm DecoderAttention DecoderMaskedSelfAttention EngramGate "
     "GatedRelativePositionBias GemmaRotaryEmbedding HyperConnectionLowRankMix HyperConnectionPostMix "
-    "HyperConnectionPreMix LinearAttentionGate LongformerAttention MRotaryEmbedding MoEGroupRouter "
+    "HyperConnectionPreMix LongformerAttention MRotaryEmbedding MoEGroupRouter "
     "QEmbedLayerNormalization RMSNormRotary RouterGateUpProj",
     "com.microsoft",
 )
 _declare("its mask is packed into bits", "BitmaskBiasDropout BitmaskDropout", "com.microsoft")
+_declare("its result is one number for all", "IsAllFinite", "com.microsoft")
 _declare("a sparse operand", "SparseToDenseMatMul", "com.microsoft")
 _declare("its scales belong to the whole tensor", "GemmFloat8", "com.microsoft")
 

@@ -53,3 +53,34 @@ bind("onnx.Where", pointwise, "condition X Y")
 bind("onnx.Max onnx.Min onnx.Sum onnx.Mean", pointwise)
 bind("onnx.PRelu", pointwise, "X slope")
 bind("com.microsoft.BiasGelu com.microsoft.FastGelu", pointwise)
+bind("onnx.SwiGLU", pointwise, "A B")
+
+
+def gated(call: Call) -> list[Axes | None]:
+    """A gate and a value apart, or one after the other in the last dimension."""
+    return pointwise(call) if call.operand(1) is not None else Rule("*n (2 c) -> *n c")(call)
+
+
+def complex_product(call: Call) -> list[Axes | None]:
+    """Real and imaginary parts stand in the last dimension."""
+    for index in (0, 1):
+        call.pin(call.axes(index)[-1], "real and imaginary parts")
+    return pointwise(call)
+
+
+def biased_dropout(call: Call) -> list[Axes | None]:
+    """Data, bias and residual meet; the ratio and the mode are scalars."""
+    for operand in call.operands[3:]:
+        if operand is not None:
+            call.pin(operand.axes or (), "an operand that should be a scalar")
+    inner = Call(call.space, call.node, call.op, call.operands[:3], call.attributes, call.result_sizes, call.opset)
+    call.related.update(range(len(call.operands)))
+    return pointwise(inner)
+
+
+bind("com.microsoft.SwiGLU", gated, "gate up")
+bind("com.microsoft.ScaledSiLU", first_only, "X")
+bind("com.microsoft.ComplexMul com.microsoft.ComplexMulConj", complex_product, "A B")
+bind("com.microsoft.BiasDropout", biased_dropout, "data bias residual ratio training_mode")
+bind("com.microsoft.GatedAdd", Rule("*n c, *n c, *n 1, -? -> *n c"), "X Y gate gate_weight")
+bind("com.microsoft.LinearAttentionGate", Rule("*n h, h, h, *n h? -> *n h, *n h"), "a dt_bias decay_scale b")

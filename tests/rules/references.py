@@ -70,3 +70,21 @@ def position_bias(table: Array, queries: Array, keys: Array, **_: Any) -> Array:
     """RelativePositionBias with plain distances for buckets."""
     distance = np.abs(np.arange(int(queries[0]))[:, None] - np.arange(int(keys[0])))
     return np.asarray(np.moveaxis(table[distance], -1, 0)[None])
+
+
+def swiglu(gate: Array, value: Array | None = None, **_: Any) -> Array:
+    """SwiGLU, of two halves where there is no second operand."""
+    if value is None:
+        gate, value = np.split(gate, 2, -1)
+    return np.asarray(gate / (1 + np.exp(-gate)) * value)
+
+
+def mixture(x: Array, router: Array, w1: Array, _: None, w2: Array, __: None = None, w3: Array | None = None, **___: Any) -> Array:
+    """MoE of one expert for each token, gated by the third weights or by the second half of the first ones."""
+    best = router.argmax(-1)
+    chance = softmax(router)[np.arange(len(x)), best]
+    result = []
+    for token, expert in zip(x, best, strict=True):
+        value = None if w3 is None else w3[expert] @ token
+        result.append(w2[expert] @ swiglu(w1[expert] @ token, value))
+    return np.array(result) * chance[:, None]

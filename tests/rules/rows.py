@@ -5,6 +5,7 @@ from __future__ import annotations
 from rules import (
     rows_attention,
     rows_contraction,
+    rows_experts,
     rows_layout,
     rows_lookup,
     rows_normalization,
@@ -21,6 +22,7 @@ __all__ = ["ROWS"]
 _FAMILIES = (
     rows_attention,
     rows_contraction,
+    rows_experts,
     rows_layout,
     rows_lookup,
     rows_normalization,

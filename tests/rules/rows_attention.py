@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from rules.references import packed_heads, packed_tokens, packed_tokens_apart
-from rules.registry import data, positive, row
+from rules.registry import data, of, positive, row
 from rules.sample import random
 
 _B, _S, _T, _H, _D, _E = 2, 3, 4, 3, 4, 5
@@ -40,6 +40,12 @@ row(
 row(f"{_M}Attention", (_B, _S, _I), (_I, 3 * _H * _D), (3 * _H * _D,), None, None, (1, _H, _S, _S), num_heads=_H, scale=0.5)
 _lengths = data([3, 2], np.int32)
 row(f"{_M}Attention", (_B, _S, _I), (_I, 3 * _H * _D), (3 * _H * _D,), _lengths, num_heads=_H, scale=0.5, name="mask")
+
+row(
+    f"{_M}QAttention", of(np.uint8, _B, _S, _I), of(np.int8, _I, 36), (36,), data(0.01, np.float32),
+    np.float32(positive(36) / 50), None, data(3, np.uint8), data([0] * 36, np.int8),
+    num_heads=_H, scale=0.5, unidirectional=1,
+)  # fmt: skip
 
 row(f"{_M}MultiHeadAttention", _Q, _K, _V, num_heads=_H)
 row(f"{_M}MultiHeadAttention", _Q, _K, _V, (sum(_sizes),), num_heads=_H, scale=0.5)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rules.registry import row
+from typing import Any
+
+import numpy as np
+from rules.registry import const, row, rows
 
 row("Conv", (2, 3, 5, 7), (4, 3, 3, 3), (4,))
 row("Conv", (2, 6, 5, 7), (8, 3, 3, 3), (8,), group=2)
@@ -40,3 +43,23 @@ row("Einsum", (2, 2, 3, 4), (4, 5), equation="...ij,jk->...ik")
 row("Einsum", (3, 3), equation="ii->i")
 row("Einsum", (2, 3), (3, 4), (4, 5), equation="ij,jk,kl->il")
 row("Einsum", (2, 3), equation="ij->j")
+
+_M = "com.microsoft."
+_x, _w = (2, 5, 7, 6), (8, 3, 3, 3)
+
+
+def _last(x: np.ndarray, w: np.ndarray, b: np.ndarray, z: np.ndarray | None = None, **options: Any) -> np.ndarray:
+    """A convolution without padding, channels last."""
+    group = options["group"]
+    windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[1:3], (1, 2))
+    windows = windows.reshape(*windows.shape[:3], group, -1, *w.shape[1:3])
+    y = np.einsum("nhwgixy,goxyi->nhwgo", windows, w.reshape(group, -1, *w.shape[1:]))
+    return y.reshape(*y.shape[:3], -1) + b + (0 if z is None else z)
+
+
+row(f"{_M}NhwcConv", _x, _w, (8,), group=2, reference=_last)
+row(f"{_M}NhwcFusedConv", _x, _w, (8,), (2, 3, 5, 8), group=2, reference=_last)
+row(f"{_M}ConvTransposeWithDynamicPads", (2, 6, 5, 7), (6, 4, 3, 3), const([1, 1, 1, 1]), (8,), group=2)
+row(f"{_M}GemmFastGelu", (2, 3, 4), (4, 5), (5,), reference=lambda x, w, b: np.tanh(x @ w + b))
+rows(f"{_M}CDist", (3, 4), (5, 4), metric="sqeuclidean")
+row(f"{_M}FusedMatMulActivation", (2, 3), (5, 3), transB=1, activation="Relu", reference=lambda a, b, **_: a @ b.T)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rules.registry import positive, row, rows
+import numpy as np
+from rules.references import group_norm, skip_group_norm
+from rules.registry import data, positive, row, rows
 
 row("BatchNormalization", (2, 3, 5), (3,), (3,), (3,), positive(3))
 row("BatchNormalization", (2, 3, 5), (3,), (3,), (3,), positive(3), opset=8)
@@ -30,3 +32,16 @@ rows("Softmax LogSoftmax Hardmax", (2, 3, 5))
 rows("Softmax LogSoftmax Hardmax", (2, 3, 5), axis=1)
 rows("Softmax LogSoftmax Hardmax", (2, 3, 5), opset=11)
 row("Softmax", (2, 3, 5), opset=11, axis=-1)
+
+_M = "com.microsoft."
+rows(f"{_M}LayerNormalization", (2, 3, 5), (5,), (5,), reference=lambda x, s, b: (x - x.mean(-1, keepdims=True)) * s + b)
+rows(f"{_M}SimplifiedLayerNormalization", (2, 3, 5), (5,), reference=lambda x, s: x / np.std(x, -1, keepdims=True) * s)
+row(f"{_M}GroupNorm", (2, 3, 4, 6), (6,), (6,), groups=2, reference=group_norm)
+row(f"{_M}GroupNorm", (2, 6, 3, 4), (6,), (6,), groups=2, channels_last=0, reference=group_norm)
+for skip in ((2, 3, 4, 6), (2, 6)):
+    row(f"{_M}SkipGroupNorm", (2, 3, 4, 6), (6,), (6,), skip, (6,), groups=2, results=2, reference=skip_group_norm)
+_ids = data([[1, 5, 2], [0, 2, 3]], np.int32)
+_tables = ((6, 5), (4, 5), (2, 5), (5,), (5,))
+row(f"{_M}EmbedLayerNormalization", _ids, _ids % 2, *_tables, _ids % 2, results=3)
+row(f"{_M}EmbedLayerNormalization", _ids, None, *_tables[:2], None, *_tables[3:], results=2)
+row(f"{_M}GatedRMSNorm", (2, 3, 8), (4,), (2, 3, 8))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from rules.registry import const, positive, row, rows
+from rules.registry import const, of, positive, row, rows
 
 _SUMS = "ReduceSum ReduceL1 ReduceL2 ReduceSumSquare"
 _OTHERS = "ReduceMean ReduceMax ReduceMin ReduceProd ReduceLogSumExp"
@@ -23,6 +23,7 @@ rows("GlobalAveragePool GlobalMaxPool", (2, 3, 5, 4))
 row("GlobalLpPool", (2, 3, 5, 4), reference=lambda x: np.sqrt((x**2).sum((2, 3), keepdims=True)))
 rows("AveragePool MaxPool LpPool", (2, 3, 5, 4), kernel_shape=[2, 2])
 row("MaxPool", (2, 3, 5, 4), kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1, results=2)
+row("com.microsoft.NhwcMaxPool", of(np.uint8, 2, 5, 4, 3), kernel_shape=[2, 2])
 row("Resize", (2, 3, 4, 5), None, const([1, 1, 2, 2], np.float32))
 row("Resize", (2, 3, 4, 5), None, None, const([2, 3, 8, 10]))
 row("Resize", (2, 3, 4, 5), None, None, const([8, 10]), axes=[2, 3], mode="linear")
