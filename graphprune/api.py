@@ -207,6 +207,8 @@ def _amount(value: str | float | None) -> str | None:
 
 def _filled(steps: Sequence[passes.Pass], asked: Prune) -> list[passes.Pass]:
     """A ``prune`` that says no budget takes the options of the call."""
+    if asked != Prune(seed=asked.seed) and Prune() not in steps:
+        raise UsageError("the pipeline has no 'prune' without options, so those given beside it have no effect")
     return [asked if step == Prune() else step for step in steps]
 
 

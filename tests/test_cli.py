@@ -88,6 +88,7 @@ def test_no_arguments_show_the_commands(run: Run) -> None:
         ("prune MODEL -o OUT --ratio 0.5 --group x:0.5", "--group: 'x:0.5' is not PATTERN=RATIO"),
         ("prune MODEL -o OUT --ratio 0.5 --dims N=0", "--dims: 'N=0'"),
         ("prune MODEL -o OUT -p levitate", "levitate"),
+        ("prune MODEL -o OUT -p canonicalize --ratio 0.5", "the pipeline has no 'prune' without options"),
         ("prune MODEL -o MODEL --ratio 0.5", "the output is the input"),
         ("prune MODEL -o . --ratio 0.5", "the output is a folder"),
         ("prune MODEL --no-such-option", "No such option: --no-such-option"),
@@ -190,6 +191,14 @@ def test_options_reach_the_choice(run: Run, tmp_path: Path) -> None:
     widths = {shape[0] for shape in shapes if len(shape) == 4}
     assert {width for width in widths if isinstance(width, int) and width % 8} <= {4}, "only groups of 8 lose a half"
     assert widths - {4}
+
+
+def test_a_pipeline_takes_the_options_beside_it(run: Run, tmp_path: Path) -> None:
+    written = run("prune", DIGITS, "-o", tmp_path / "a.onnx", "-p", "canonicalize, prune{ratio=0.5}, verify", "--json")
+    beside = run("prune", DIGITS, "-o", tmp_path / "b.onnx", "-p", "prune", "--ratio", "0.5", "--json")
+    assert written.document["params"] == beside.document["params"]
+    assert written.document["verified"] is beside.document["verified"] is True
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 def test_a_target_is_met(run: Run, tmp_path: Path) -> None:

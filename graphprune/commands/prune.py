@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -25,9 +26,17 @@ from graphprune.commands.result import show_result, write_report
 from graphprune.commands.terminal import Terminal
 from graphprune.errors import UsageError
 
-__all__ = ["NAME", "command"]
+__all__ = ["NAME", "Scope", "command"]
 
 NAME = "prune"
+
+
+class Scope(str, Enum):
+    """Whether each group loses the same share, or groups compete."""
+
+    LOCAL = "local"
+    GLOBAL = "global"
+
 
 BUDGET = "Budget: a ratio, or targets"
 CHOICE = "Choice"
@@ -56,14 +65,9 @@ def command(
         str, typer.Option("--criterion", metavar="NAME", help="l1, l2 or random.", rich_help_panel=CHOICE)
     ] = "l1",
     scope: Annotated[
-        str,
-        typer.Option(
-            "--scope",
-            metavar="local|global",
-            help="The same share of each group, or compare groups.",
-            rich_help_panel=CHOICE,
-        ),
-    ] = "local",
+        Scope,
+        typer.Option("--scope", help="Each group loses the same share, or groups compete.", rich_help_panel=CHOICE),
+    ] = Scope.LOCAL,
     round_to: Annotated[
         int | None,
         typer.Option("--round-to", metavar="N", min=1, help="Keep multiples of N.", rich_help_panel=CHOICE),
@@ -135,7 +139,7 @@ def command(
             params=params,
             bytes=bytes_,
             criterion=criterion,
-            scope=scope,
+            scope="global" if scope is Scope.GLOBAL else "local",
             round_to=round_to,
             exclude=tuple(exclude or ()),
             per_group=parse_ratios(group),
