@@ -7,6 +7,7 @@ from graphprune.passes.canonicalize import Canonicalize, canonicalize
 from graphprune.passes.clones import merge_clones
 from graphprune.passes.eliminate_dead_nodes import EliminateDeadNodes
 from graphprune.passes.interop import AsIrPass, FromIrPass
+from graphprune.passes.lossless import Lossless
 from graphprune.passes.merge_clones import MergeClones
 from graphprune.passes.pipeline import format_pipeline, make_pass, parse_pipeline
 from graphprune.passes.prune import Prune
@@ -19,6 +20,7 @@ __all__ = [
     "Decision",
     "EliminateDeadNodes",
     "FromIrPass",
+    "Lossless",
     "MergeClones",
     "Pass",
     "Prune",

@@ -53,7 +53,9 @@ def opaque(rank: int, dtype: npt.DTypeLike = np.float32) -> Fact:
     return Fact(np.zeros(shape, np.int64), np.zeros(shape, np.bool_), np.zeros(shape, dtype))
 
 
-def fact(label: Array, known: Array | None = None, value: Array | None = None, dtype: npt.DTypeLike = np.float32) -> Fact:
+def fact(
+    label: Array, known: Array | None = None, value: Array | None = None, dtype: npt.DTypeLike = np.float32
+) -> Fact:
     """A fact whose constants share a label exactly if they are equal."""
     if known is None or value is None or not known.any():
         return Fact(number(label), np.zeros(label.shape, np.bool_), np.zeros(label.shape, dtype))
