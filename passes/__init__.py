@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from graphprune.passes.base import Context, Decision, Pass, Report, passes, register, run_passes
 from graphprune.passes.canonicalize import Canonicalize, canonicalize
-from graphprune.passes.clones import merge_clones
 from graphprune.passes.eliminate_dead_nodes import EliminateDeadNodes
 from graphprune.passes.interop import AsIrPass, FromIrPass
 from graphprune.passes.lossless import Lossless
@@ -29,7 +28,6 @@ __all__ = [
     "canonicalize",
     "format_pipeline",
     "make_pass",
-    "merge_clones",
     "parse_pipeline",
     "passes",
     "register",

@@ -18,10 +18,11 @@ from graphprune.passes.lift import (
     inline_functions,
     lift_constants,
     lift_subgraph_initializers,
+    raise_ir_version,
     take_weights_out_of_inputs,
 )
 from graphprune.passes.names import unique_names
-from graphprune.passes.noops import remove_noops
+from graphprune.passes.noops import name_cast_types, remove_noops
 from graphprune.passes.shape_facts import fix_static_shapes
 
 __all__ = ["Canonicalize", "canonicalize"]
@@ -45,6 +46,7 @@ class Canonicalize(Pass):
         counts: Counter[str] = Counter()
         counts["inlined functions"] = inline_functions(model)
         weights = take_weights_out_of_inputs(model)
+        counts["raised IR version"] = raise_ir_version(model)
         counts["weights taken out of the inputs"] = len(weights)
         counts["names"] = unique_names(model)
         counts["lifted constants"] = lift_constants(model)
@@ -72,6 +74,7 @@ def _simplify(model: ir.Model, counts: Counter[str]) -> None:
     for _ in range(_ROUNDS):
         round_counts = Counter(
             {
+                "named cast types": name_cast_types(model),
                 "fixed static shapes": fix_static_shapes(model),
                 "folded constants": fold_constants(model),
                 "removed no-ops": remove_noops(model),

@@ -8,7 +8,7 @@ from onnx_ir.passes import common
 from graphprune.errors import ModelError
 from graphprune.passes.tensors import Names, alias, nodes_of, rename
 
-__all__ = ["inline_functions", "lift_constants", "lift_subgraph_initializers", "take_weights_out_of_inputs"]
+__all__ = ["inline_functions", "lift_constants", "lift_subgraph_initializers", "raise_ir_version", "take_weights_out_of_inputs"]
 
 _ELEMENTS = {
     "value_int": ir.DataType.INT64,
@@ -19,7 +19,8 @@ _ELEMENTS = {
     "value_strings": ir.DataType.STRING,
 }
 
-FIRST_IR_VERSION_WITHOUT_WEIGHT_INPUTS = 4
+_FREE_INITIALIZERS = 4
+"""The IR version from which on initializers need not be graph inputs."""
 
 
 def inline_functions(model: ir.Model) -> int:
@@ -54,9 +55,15 @@ def take_weights_out_of_inputs(model: ir.Model) -> tuple[str, ...]:
     """
     names = [value.name or "" for graph in model.graphs() for value in graph.inputs if value.is_initializer()]
     common.RemoveInitializersFromInputsPass()(model)
-    if names:
-        model.ir_version = max(model.ir_version, FIRST_IR_VERSION_WITHOUT_WEIGHT_INPUTS)
     return tuple(names)
+
+
+def raise_ir_version(model: ir.Model) -> int:
+    """Lift the model to an IR version in which initializers need not be inputs; returns 1 if it was older."""
+    if model.ir_version >= _FREE_INITIALIZERS:
+        return 0
+    model.ir_version = _FREE_INITIALIZERS
+    return 1
 
 
 def lift_constants(model: ir.Model) -> int:
@@ -79,8 +86,6 @@ def lift_constants(model: ir.Model) -> int:
         graph.register_initializer(lifted)
         output.replace_all_uses_with(lifted)
         graph.remove(node, safe=True)
-    if nodes:
-        model.ir_version = max(model.ir_version, FIRST_IR_VERSION_WITHOUT_WEIGHT_INPUTS)
     return len(nodes)
 
 
@@ -120,4 +125,9 @@ def _tensor(attribute: ir.Attr) -> ir.TensorProtocol:
     """Return what a Constant node's attribute holds."""
     if attribute.name == "value":
         return attribute.as_tensor()
-    return ir.tensor(attribute.value, dtype=_ELEMENTS[attribute.name])
+    dtype = _ELEMENTS[attribute.name]
+    if dtype != ir.DataType.STRING:
+        return ir.tensor(attribute.value, dtype=dtype)
+    one = attribute.type == ir.AttributeType.STRING
+    texts = [text.encode() for text in ([attribute.as_string()] if one else attribute.as_strings())]
+    return ir.StringTensor(texts, shape=ir.Shape([] if one else [len(texts)]))

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from graphprune.passes.tensors import bypass, nodes_of, read_small
 
-__all__ = ["remove_noops"]
+__all__ = ["name_cast_types", "remove_noops"]
 
 
 def remove_noops(model: ir.Model) -> int:
@@ -23,6 +23,21 @@ def remove_noops(model: ir.Model) -> int:
         test = _TESTS.get(node.op_type) if node.domain == "" else None
         if test is not None and node.inputs and node.outputs and test(node, opset):
             count += bypass(node)
+    return count
+
+
+def name_cast_types(model: ir.Model) -> int:
+    """Turn each CastLike, whose type hangs on another value, into a Cast to that type; returns how many."""
+    count = 0
+    for node in nodes_of(model):
+        if node.op_type != "CastLike" or node.domain != "" or len(node.inputs) != 2:
+            continue
+        like = node.inputs[1]
+        if like is not None and like.dtype is not None and like.dtype != ir.DataType.UNDEFINED:
+            node.op_type = "Cast"
+            node.attributes["to"] = ir.AttrInt64("to", int(like.dtype))
+            node.resize_inputs(1)
+            count += 1
     return count
 
 

@@ -29,6 +29,9 @@ __all__ = ["DOMAIN", "SHAPES", "STANDARD", "Like", "register", "translate"]
 DOMAIN = "graphprune.shapes"
 """The private domain of the operators whose shapes come from ``SHAPES``."""
 
+_PREFIX = "ShapeOf"
+"""Keeps our operator names apart from all others, which ONNX's reference implementation relies on."""
+
 _ELEMENTS = {"float": onnx.TensorProto.FLOAT, "int32": onnx.TensorProto.INT32}
 
 _FOREIGN = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.contrib", ""})
@@ -150,7 +153,7 @@ def translate(node: onnx.NodeProto, opset: int) -> list[onnx.NodeProto]:
     if (like := STANDARD.get(node.op_type)) is not None:
         return _like(node, like)
     if node.op_type in SHAPES or node.op_type == "FusedMatMul":
-        node.domain = DOMAIN
+        node.domain, node.op_type = DOMAIN, _PREFIX + node.op_type
     return [node]
 
 
@@ -163,7 +166,7 @@ def register() -> None:
     types = [("T", ["tensor(float)"], "")]
     functions = {name: _function(parse(line)) for name, line in SHAPES.items()}
     for name, function in (*functions.items(), ("FusedMatMul", _fused_matmul)):
-        schema = defs.OpSchema(name, DOMAIN, 1, inputs=[operands], outputs=[results], type_constraints=types)
+        schema = defs.OpSchema(_PREFIX + name, DOMAIN, 1, inputs=[operands], outputs=[results], type_constraints=types)
         schema.set_type_and_shape_inference_function(function)
         defs.register_schema(schema)
 

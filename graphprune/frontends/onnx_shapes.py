@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx import shape_inference
 
 from graphprune.errors import ModelError
-from graphprune.frontends.loop_shapes import Types, loop_shapes, shape_of
+from graphprune.frontends.loop_shapes import Dims, Types, loop_shapes, shape_of
 from graphprune.frontends.onnx_slim import INVENTED_PREFIX, slim_proto
 from graphprune.frontends.shape_completion import complete_shapes
 
@@ -31,7 +31,7 @@ def infer_shapes(model: ir.Model) -> bool:
 
     Symbolic names come from the graph's inputs only; a dimension that nothing determines stays unnamed. Shapes
     already stored on values are believed where inference finds nothing, unless any of them contradicts it (as after
-    somebody edited the batch size of the inputs alone).
+    somebody edited the batch size of the inputs alone): then all are forgotten.
 
     Raises:
         ModelError: when ONNX's inference rejects the graph as a whole.
@@ -92,7 +92,10 @@ def _infer(model: ir.Model, names: set[str]) -> Types:
     """Return the types that ONNX's inference finds by itself, from stored shapes, and from what loops keep."""
     inferred = _run(model, {})
     stored = _stored(model, inferred, names)
-    if stored:
+    if stored is None:
+        clear_shapes(model)
+        stored = {}
+    elif stored:
         inferred = _run(model, stored)
     kept = loop_shapes(model, inferred, lambda assumed: _run(model, {**stored, **assumed}))
     return _run(model, {**stored, **kept}) if kept else inferred
@@ -150,35 +153,36 @@ def _declared_names(model: ir.Model) -> set[str]:
     return names
 
 
-def _stored(model: ir.Model, inferred: Types, names: set[str]) -> Types:
-    """Return the stored shapes that add to the inferred ones, by value name; none if any contradicts them."""
+def _stored(model: ir.Model, inferred: Types, names: set[str]) -> Types | None:
+    """Return the stored shapes that add to the inferred ones; None if any contradicts them."""
     interface = {dim for value in model.graph.inputs for dim in _dims_of(value)}
     seeds: Types = {}
-    for graph in model.graphs():
-        for node in graph:
-            for value in node.outputs:
-                if value.shape is None or value.type is None or not value.name:
-                    continue
-                found = shape_of(inferred.get(value))
-                if found is None:
-                    adds = True
-                elif len(found) != len(value.shape):
-                    return {}
-                else:
-                    adds = False
-                    for here, there in zip(value.shape, found, strict=True):
-                        known = isinstance(here, int) or here.value is not None
-                        if isinstance(there, str) and there in interface and isinstance(here, int):
-                            return {}
-                        if isinstance(there, int) and isinstance(here, int) and here != there:
-                            return {}
-                        vague = there is None or (isinstance(there, str) and there not in names)
-                        adds = adds or (known and vague)
-                if adds:
-                    info = onnx.ValueInfoProto()
-                    ir.serde.serialize_value_into(info, value)
-                    seeds[value] = info.type
+    for value in (output for graph in model.graphs() for node in graph for output in node.outputs):
+        if value.shape is None or not value.name:
+            continue
+        found = shape_of(inferred.get(value))
+        if found is not None and _contradicts(value.shape, found, interface):
+            return None
+        if value.type is None:
+            continue
+        if found is None or any(
+            not _unnamed(here) and (there is None or (isinstance(there, str) and there not in names))
+            for here, there in zip(value.shape, found, strict=True)
+        ):
+            info = onnx.ValueInfoProto()
+            ir.serde.serialize_value_into(info, value)
+            seeds[value] = info.type
     return seeds
+
+
+def _contradicts(shape: ir.Shape, found: Dims, interface: set[str]) -> bool:
+    """Return whether a stored shape states another rank or extent, or a number for a dimension of the inputs."""
+    if len(shape) != len(found):
+        return True
+    return any(
+        isinstance(here, int) and (there in interface if isinstance(there, str) else there not in (None, here))
+        for here, there in zip(shape, found, strict=True)
+    )
 
 
 def _dims_of(value: ir.Value) -> Iterator[str]:
@@ -203,7 +207,7 @@ def _assign(value: ir.Value, proto: onnx.TypeProto, names: set[str]) -> bool:
     if value.shape is not None and len(value.shape) == len(dims):
         named = value.is_graph_output()
         found = [
-            old if _unnamed(new) or (named and isinstance(old, ir.SymbolicDim) and not _unnamed(old)) else new
+            old if _unnamed(new) or (named and not isinstance(new, int) and not _unnamed(old)) else new
             for old, new in zip(value.shape, found, strict=True)
         ]
     if value.shape is not None and list(value.shape) == found:

@@ -45,13 +45,12 @@ def _write_graph(
     local: set[tuple[str, str]],
 ) -> None:
     proto.name = graph.name or "graph"
-    for value in graph.inputs:
-        if value in stored:
-            proto.input.add(name=value.name or "", type=stored[value])
-        else:
-            _write_type(proto.input.add(), value)
-    for value in graph.outputs:
-        _write_type(proto.output.add(), value)
+    for values, infos in ((graph.inputs, proto.input), (graph.outputs, proto.output)):
+        for value in values:
+            if value in stored:
+                infos.add(name=value.name or "", type=stored[value])
+            else:
+                _write_type(infos.add(), value)
     inputs = {id(value) for value in graph.inputs}
     for value in graph.initializers.values():
         tensor = value.const_value
@@ -115,5 +114,5 @@ def _write_node(
     foreign = (node.domain, node.op_type) not in local
     proto.node.extend(contrib_shapes.translate(copy, opset) if foreign else [copy])
     for value in node.outputs:
-        if value.name and value in stored:
+        if value.name and value in stored and not value.is_graph_output():
             proto.value_info.add(name=value.name, type=stored[value])

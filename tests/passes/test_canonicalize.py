@@ -9,7 +9,8 @@ import pytest
 from onnx_models import LIGHT, corpus, fingerprint, operators, parse, run, session
 from random_graphs import random_inputs, random_model
 
-from graphprune.passes import Canonicalize, Context, canonicalize, merge_clones
+from graphprune.passes import Canonicalize, Context, canonicalize
+from graphprune.passes.clones import merge_clones
 from graphprune.sample_inputs import input_specs, inputs_that_run
 
 SMALL_LIGHT = ("light_squeezenet", "light_shufflenet", "light_inception_v1", "light_resnet50", "light_densenet121")
