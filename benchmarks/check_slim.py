@@ -1,7 +1,7 @@
 """Compare a slim ONNX file with its original, without any of graphprune's analysis.
 
 ``python benchmarks/check_slim.py ORIGINAL SLIM`` prints one JSON object: does the slim model load and run in ONNX
-Runtime, do its outputs have the original's shapes, do they differ, how many initializer elements has each file.
+Runtime, do its outputs have the original's shapes, do they differ, how many weights has each file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import onnxruntime
 
 from graphprune.sample_inputs import Inputs, input_specs, inputs_that_run
 
-__all__ = ["check_slim", "initializer_elements"]
+__all__ = ["check_slim", "weight_elements"]
+
+NO_WEIGHTS = (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL, onnx.TensorProto.STRING)
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -31,10 +33,19 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 yield from graphs(body)
 
 
-def initializer_elements(path: Path) -> int:
-    """Return the number of elements of all initializers, bodies included; weights are not read."""
+def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield the initializers of ``graph``, and the constants that stand in its nodes."""
+    yield from graph.initializer
+    for node in graph.node:
+        if node.op_type == "Constant":
+            yield from (attribute.t for attribute in node.attribute if attribute.name == "value")
+
+
+def weight_elements(path: Path) -> int:
+    """Return the number of elements of all stored tensors but shapes, indices and conditions; weights are not read."""
     model = onnx.load_model(path, load_external_data=False)
-    return sum(math.prod(tensor.dims) for graph in graphs(model.graph) for tensor in graph.initializer)
+    stored = (tensor for graph in graphs(model.graph) for tensor in tensors(graph))
+    return sum(math.prod(tensor.dims) for tensor in stored if tensor.data_type not in NO_WEIGHTS)
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
@@ -46,7 +57,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 def check_slim(original: Path, slim: Path) -> dict[str, Any]:
     """Return what the comparison found; ``problem`` is None where all is well."""
-    found: dict[str, Any] = {"elements_before": initializer_elements(original), "problem": None}
+    found: dict[str, Any] = {"elements_before": weight_elements(original), "problem": None}
     reference = session(original)
     results: list[Any] = []
 
@@ -55,7 +66,7 @@ def check_slim(original: Path, slim: Path) -> dict[str, Any]:
 
     inputs = inputs_that_run(run, input_specs(reference))
     try:
-        found["elements_after"] = initializer_elements(slim)
+        found["elements_after"] = weight_elements(slim)
         outputs = session(slim).run(None, inputs)
     except Exception as error:  # whatever the runtime raises: the slim model is broken
         found["problem"] = f"does not run: {str(error).splitlines()[0]}"

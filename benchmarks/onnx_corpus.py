@@ -25,7 +25,7 @@ from rich.table import Table
 
 Row = dict[str, Any]
 HERE = Path(__file__).parent
-GRAPHPRUNE = (sys.executable, "-c", "from graphprune.cli import main; main()")
+GRAPHPRUNE = (sys.executable, "-c", "import sys; from graphprune.cli import main; sys.exit(main())")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -155,7 +155,9 @@ def measure(network: Network, tool: str, options: argparse.Namespace, folder: Pa
 def down(row: Row, key: str) -> str:
     """Return by how many per cent ``key`` fell."""
     pair = row.get(key)
-    return f"{100 * (1 - pair['after'] / pair['before']):.1f}" if pair and pair["before"] else "-"
+    if not pair or not pair["before"] or pair["after"] is None:
+        return "-"
+    return f"{100 * (1 - pair['after'] / pair['before']):.1f}"
 
 
 def share(value: Any) -> str:
