@@ -19,7 +19,8 @@ from graphprune.rules import (
     vision,
 )
 from graphprune.rules.call import Call, Operand
-from graphprune.rules.table import Binding, Rule, bind, lookup as find, table
+from graphprune.rules.table import Binding, Rule, bind, table
+from graphprune.rules.table import lookup as find
 
 __all__ = ["Binding", "Call", "Operand", "Rule", "bind", "find", "table"]
 

@@ -38,25 +38,27 @@ def _bias(call: Call, index: int, heads: str) -> str:
     return " ".join(dims[4 - rank :]) if 0 < rank <= 4 else "-"
 
 
-def _heads(call: Call, queries: str, keys: str, dim: int | None) -> Mapping[str, int]:
-    """The number of key heads, and of query heads for each, from attributes or from dimension ``dim`` of the operands."""
-    sizes = [call.attribute(name) if dim is None else call.axes(at)[dim].size for at, name in enumerate((queries, keys))]
-    if not all(isinstance(size, int) and size > 0 for size in sizes) or sizes[0] % sizes[1]:
+def _heads(queries: object, keys: object) -> Mapping[str, int]:
+    """The number of key heads, and of query heads for each of them."""
+    if not isinstance(queries, int) or not isinstance(keys, int) or keys < 1 or queries % keys:
         raise Declined("a number of heads that is not known")
-    return {"k": sizes[1], "r": sizes[0] // sizes[1]}
+    return {"k": keys, "r": queries // keys}
 
 
 def attention(call: Call) -> list[Axes | None]:
     """The standard operator: heads packed in the last dimension (rank 3) or a dimension of their own (rank 4)."""
     packed, d = _rank(call, 0) == 3, _width(call)
     t = "s" if call.operand(4) is None else "t"
-    heads = _heads(call, "q_num_heads", "kv_num_heads", None if packed else 1)
+    if packed:
+        heads = _heads(call.attribute("q_num_heads"), call.attribute("kv_num_heads"))
+    else:
+        heads = _heads(*(call.axes(index)[1].size for index in (0, 1)))
     operands = f"b q! (k r {d}), b s! (k d), b s! (k e)" if packed else f"b (k r) q! {d}, b k s! d, b k s! e"
     result = "b q (k r e)" if packed else "b (k r) q e"
     rule = Rule(
         f"{operands}, {_bias(call, 3, '(k r)')}?, b k p! d?, b k p! e?, b? "
         f"-> {result}, b k {t} d, b k {t} e, b (k r) q {t}",
-        sizes={name: lambda _, size=size: size for name, size in heads.items()},
+        sizes=heads,
         sites={"q_num_heads": "k r", "kv_num_heads": "k"},
         macs=_GROUPED_MACS,
         summed={"d": (0,)},
@@ -84,7 +86,7 @@ def packed_attention(call: Call) -> list[Axes | None]:
         tokens, state, mask = "q!", f"-, {_bias(call, 5, 'h')}?", "-"
     rule = Rule(
         f"{tokens} i, i {columns}, {columns}?, {mask}, {state} -> {tokens} (h {e}), 2 b h t d",
-        sizes={name: lambda _, size=size: size for name, size in sizes.items()},
+        sizes=sizes,
         sites={"num_heads": "h"} | {f"qkv_hidden_sizes[{n}]": f"h {name}" for n, name in enumerate(("d", "d", e))},
         macs=("b q i h d", "b q i h d", f"b q i h {e}", "b h q q d", f"b h q q {e}"),
         summed={"d": (1, 2)},
@@ -163,7 +165,7 @@ def grouped_query(call: Call) -> list[Axes | None]:
 
     Keys and values have one width; its kernels take multiples of 8 (16 where rotated), which are its units.
     """
-    heads = _heads(call, "num_heads", "kv_num_heads", None)
+    heads = _heads(call.attribute("num_heads"), call.attribute("kv_num_heads"))
     rotated = bool(call.attribute("do_rotary", 0))
     cosines = call.axes(7)[-1].size if rotated else 0
     packed = call.operand(1) is None
@@ -189,11 +191,12 @@ def grouped_query(call: Call) -> list[Axes | None]:
     query = f"b! s! [(k r {d}) (k {d}) (k {d})]" if packed else f"b! s! (k r {d})"
     keys = "-?, -?" if packed else f"b s! (k {d}), b s! (k {d})"
     state, caches = f"b k p! ({d})?, b k p! ({d})?", f"c! ({w})?, c! ({w})?" if rotated else "-?, -?"
+    scores = _bias(call, 10, "(k r)")
     rule = Rule(
-        f"{query}, {keys}, {state}, b?, -?, {caches}, -?, {_bias(call, 10, '(k r)')}?, (k r)?, -?, -?, ({d})?, ({d})?, -? "
+        f"{query}, {keys}, {state}, b?, -?, {caches}, -?, {scores}?, (k r)?, -?, -?, "
+        f"({d})?, ({d})?, -? "
         f"-> b s (k r {d}), b k t ({d}), b k t ({d}), -",
-        sizes={**{name: lambda _, size=size: size for name, size in heads.items()},
-               "m": lambda _: width // unit, "d": lambda _: width},
+        sizes={**heads, "m": width // unit, "d": width},
         sites={"num_heads": "k r", "kv_num_heads": "k"},
         macs=(f"b k r s s {d.replace('!', '')}",) * 2,
         summed={"m": (0,)},
@@ -268,18 +271,18 @@ def rotary_contrib(call: Call) -> list[Axes | None]:
 
 
 def linear_attention(call: Call) -> list[Axes | None]:
-    """A state ``d e`` for each key head, updated step by step; the delta rule reads it by the key, so keys are masked."""
+    """A state ``d e`` for each key head, updated step by step; a delta rule reads it by the key, so keys are masked."""
     if call.attribute("state_window", 0):
         raise Declined("a window of states")
     d = _width(call)
-    heads = _heads(call, "q_num_heads", "kv_num_heads", None)
+    heads = _heads(call.attribute("q_num_heads"), call.attribute("kv_num_heads"))
     decay, beta = call.operand(4), call.operand(5)
     scalar = decay is not None and decay.axes is not None and decay.axes[-1].size == heads["k"]
     rates = "1" if beta is not None and beta.axes is not None and beta.axes[-1].size == 1 else "k"
     rule = Rule(
         f"b t! (k r {d}), b t! (k d), b t! (k e), b k d e?, b t! {'k' if scalar else '(k d)'}?, b t! {rates}? "
         "-> b t (k r e), b k d e",
-        sizes={name: lambda _, size=size: size for name, size in heads.items()},
+        sizes=heads,
         sites={"q_num_heads": "k r", "kv_num_heads": "k"},
         macs=("b t k d e 2", "b t k r d e"),
         summed={"d": (0, 1)},

@@ -86,7 +86,11 @@ def _batched(names: str, swapped: bool, outer: bool) -> str:
 
 MATMUL = Rule(_matmul, macs=("*b m k n",), roles={"*b": "head"})
 bind("onnx.MatMul com.microsoft.MatMulInteger16", MATMUL, "A B")
-bind("com.microsoft.FusedMatMul com.microsoft.TransposeMatMul com.microsoft.FusedMatMulActivation", Rule(_fused_matmul, macs=("*b m k n",)), "A B")
+bind(
+    "com.microsoft.FusedMatMul com.microsoft.TransposeMatMul com.microsoft.FusedMatMulActivation",
+    Rule(_fused_matmul, macs=("*b m k n",)),
+    "A B",
+)
 
 
 def _einsum(call: Call) -> str:
@@ -106,8 +110,15 @@ class _Einsum:
 
     def __call__(self, call: Call) -> list[object]:
         text = _einsum(call)
-        names = " ".join(dict.fromkeys(text.replace(",", " ").replace("->", " ").split()))
-        return list(Rule(text, macs=(names,))(call))
+        names = dict.fromkeys(text.replace(",", " ").replace("->", " ").split())
+        operands, _, result = text.partition(" -> ")
+        alone = {
+            name: (number,)
+            for number, operand in enumerate(operands.split(", "))
+            for name in operand.split()
+            if name not in result.split() and text.split().count(name) + text.split().count(f"{name},") == 1
+        }
+        return list(Rule(text, macs=(" ".join(names),), summed=alone)(call))
 
 
 bind("com.microsoft.GemmFastGelu", Rule("*m k, k n, n? -> *m n", macs=("*m k n",)), "X W bias")

@@ -12,7 +12,7 @@ from graphprune.rules.table import Rule, bind
 
 
 def _rows(call: Call, hidden: str) -> str:
-    """The rows of the first weights: hidden units, or pairs of a gate and a value, interleaved or one after the other."""
+    """The rows of the first weights: hidden units, or gates and values, in pairs or one half after the other."""
     fusion = call.attribute("swiglu_fusion", 0) if call.attribute("activation_type", "relu") == "swiglu" else 0
     if not fusion:
         return f"({hidden})"

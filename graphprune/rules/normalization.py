@@ -43,7 +43,8 @@ def over_last(call: Call) -> list[Axes | None]:
         )
         call.mixes.append(Mix("statistics", x[dim], places, ((0, dim),)))
     reduced = tuple(axis if dim < first else call.space.leaf(1) for dim, axis in enumerate(x))
-    return [x, reduced, reduced][: max(len(call.result_sizes), 1)]
+    results: list[Axes | None] = [x, reduced, reduced]
+    return results[: max(len(call.result_sizes), 1)]
 
 
 bind("onnx.LayerNormalization com.microsoft.LayerNormalization", over_last, "X Scale B")

@@ -41,7 +41,8 @@ def _declare(reason: str, operators: str, domain: str = "onnx") -> None:
 _POSITIONS = "its results are positions or counts"
 _declare(_POSITIONS, "NonZero NonMaxSuppression Unique Multinomial")
 _declare(_POSITIONS, "Unique BifurcationDetector NGramRepeatBlock SampleOp", "com.microsoft")
-_declare("makes numbers of its own", "BlackmanWindow HammingWindow HannWindow Constant RandomNormal RandomUniform Range")
+_declare("makes numbers of its own", "BlackmanWindow HammingWindow HannWindow Range")
+_declare("makes numbers of its own", "Constant RandomNormal RandomUniform")
 _declare("makes numbers of its own", "Range", "com.microsoft")
 _declare("makes a filter bank", "MelWeightMatrix")
 _declare("places count over the whole tensor", "MaxUnpool")

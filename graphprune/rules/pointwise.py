@@ -34,6 +34,12 @@ def first_only(call: Call) -> list[Axes | None]:
     return [call.axes(0)] * max(len(call.result_sizes), 1)
 
 
+def cast_like(call: Call) -> list[Axes | None]:
+    """Of the second operand only the type is read."""
+    call.related.add(1)
+    return [call.axes(0)]
+
+
 bind(
     "onnx.Abs onnx.Acos onnx.Acosh onnx.Asin onnx.Asinh onnx.Atan onnx.Atanh onnx.BitwiseNot onnx.Ceil onnx.Celu "
     "onnx.Cos onnx.Cosh onnx.Elu onnx.Erf onnx.Exp onnx.Floor onnx.Gelu onnx.HardSigmoid onnx.HardSwish onnx.IsInf "
@@ -45,7 +51,7 @@ bind(
 bind("onnx.Cast onnx.BitCast onnx.Bernoulli", UNARY)
 bind("onnx.Identity", UNARY)
 bind("onnx.Clip onnx.Dropout", first_only)
-bind("onnx.CastLike", first_only)
+bind("onnx.CastLike", cast_like, "input target_type")
 bind("onnx.Add onnx.Sub onnx.Mul onnx.Div onnx.Pow onnx.Mod onnx.BitShift", pointwise, "")
 bind("onnx.And onnx.Or onnx.Xor onnx.BitwiseAnd onnx.BitwiseOr onnx.BitwiseXor", pointwise)
 bind("onnx.Equal onnx.Greater onnx.GreaterOrEqual onnx.Less onnx.LessOrEqual", pointwise)

@@ -58,7 +58,8 @@ def dynamic(call: Call) -> list[Axes | None]:
     """The range is taken over the whole tensor and holds zero, so zeros in removed positions leave it as it is."""
     x = call.axes(0)
     call.mixes.extend(Mix("sum", axis, ((0, dim),)) for dim, axis in enumerate(x))
-    return [x, (), ()][: max(len(call.result_sizes), 1)]
+    results: list[Axes | None] = [x, (), ()]
+    return results[: max(len(call.result_sizes), 1)]
 
 
 bind("onnx.QuantizeLinear", scaled, "x y_scale y_zero_point")
@@ -273,7 +274,7 @@ def matmul_blocks(call: Call) -> list[Axes | None]:
     points = f"n {z}" if len(zeros) > 1 else f"(n {z})"
     rule = Rule(
         f"*m {columns}, n ({unit}) w!, {scales}, {points}?, -?, n? -> *m n",
-        sizes={"n": "N", "p": lambda _: blocks // (8 // bits) if " " in unit else blocks, "z": lambda _: packed},
+        sizes={"n": "N", "p": blocks // (8 // bits) if " " in unit else blocks, "z": packed},
         sites={"N": "n"},
         macs=(f"*m n {inputs}" if columns == "c!" else f"*m n {unit.replace('!', '')} {size}",),
         summed={"p": (0,)},

@@ -30,7 +30,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from types import MappingProxyType
 
-
 from graphprune.axes import ONE, Axis
 from graphprune.rules.call import AttributeTarget, Axes, Call, Declined, Mix
 from graphprune.sizes import Size, divide, product_size
@@ -122,8 +121,8 @@ class Rule:
     """An equation over the axes of operands and results (see the module's table of its signs).
 
     ``text`` may be a function of the call where attributes choose the equation (a transposed Gemm).
-    ``sizes`` gives the size of a name from an attribute, ``sites`` names the attributes that spell an axis' extent
-    (``{"heads": "g r", "widths[0]": "d"}``: the product of two axes, one number of a list).
+    ``sizes`` gives the size of a name, or the attribute that tells it. ``sites`` names the attributes that spell an
+    axis' extent (``{"heads": "g r", "widths[0]": "d"}``: the product of two axes, one number of a list).
     ``macs`` are terms, each a list of names whose extents multiply (``"n g i o *k *t"``).
     ``statistics`` are names whose positions are mixed by something other than a sum: legal to cut, but the result is
     not that of zeroing. ``roles`` says what the positions of a name are (head, head width, expert, ...).
@@ -132,7 +131,7 @@ class Rule:
     """
 
     text: str | Callable[[Call], str]
-    sizes: Mapping[str, str | Callable[[Call], int]] = field(default_factory=dict)
+    sizes: Mapping[str, int | str | Callable[[Call], int]] = field(default_factory=dict)
     sites: Mapping[str, str] = field(default_factory=dict)
     macs: tuple[str, ...] = ()
     statistics: str = ""
@@ -237,14 +236,18 @@ class _Match:
         source = self.rule.sizes.get(name)
         if source is None:
             return None
-        value = source(self.call) if callable(source) else self.call.attribute(source, 1)
-        return int(value)
+        if isinstance(source, int):
+            return source
+        return int(source(self.call) if callable(source) else self.call.attribute(source, 1))
 
     def _axis(self, dim: Dim, whole: Size | None) -> Axis:
-        """The axis of a dimension of size ``whole``; of several terms, one may have a size that only ``whole`` tells."""
+        """The axis of a dimension of size ``whole``; of its terms, one may have a size that only ``whole`` tells."""
         if len(dim.terms) == 1:
             return self._product(dim.terms[0], whole)
-        sizes = [product_size(known) if None not in known else None for known in map(self._sizes, dim.terms)]  # type: ignore[arg-type]
+        sizes: list[Size | None] = []
+        for term in dim.terms:
+            known = [size for size in self._sizes(term) if size is not None]
+            sizes.append(product_size(known) if len(known) == len(term) else None)
         if isinstance(whole, int) and sizes.count(None) == 1:
             sizes[sizes.index(None)] = whole - sum(size for size in sizes if isinstance(size, int))
         elif isinstance(whole, int) and len(set(dim.terms)) == 1:
@@ -318,7 +321,7 @@ class _Match:
         for key, axis in everything.items():
             if key in self.pinned:
                 call.pin(axis, f"axis '{key.strip('*')}' of this operator is fixed")
-            elif self.uses.get(key, 0) == 1 and key in self.where:
+            elif self.uses.get(key, 0) == 1 and key in self.where and key not in rule.summed:
                 call.pin(axis, "an axis that occurs in this operand alone")
             elif key in statistics:
                 call.mixes.append(Mix("statistics", axis, tuple(self.where[key]), self._places(key)))

@@ -24,7 +24,7 @@ bind("com.microsoft.Inverse", Rule("*n i! j! -> *n i j"), "X")
 def columns_to_image(call: Call) -> list[Axes | None]:
     """Columns are channels times the positions of a block; the blocks are added up to an image."""
     block = prod(call.integers(2))
-    return Rule("n (c k!) l!, -, - -> n c *t", sizes={"k": lambda _: block})(call)
+    return Rule("n (c k!) l!, -, - -> n c *t", sizes={"k": block})(call)
 
 
 def center_crop_pad(call: Call) -> list[Axes | None]:

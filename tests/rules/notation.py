@@ -6,9 +6,8 @@ leaf that is summed, ``~`` one that a statistic is taken over.
 
 from __future__ import annotations
 
-from rules.sample import Reading
-
 from graphprune.axes import Axis, Concat, Leaf, Product
+from rules.sample import Reading
 
 
 def line(reading: Reading) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from rules.sample import Array
 
 
@@ -49,7 +50,9 @@ def group_norm(x: Array, scale: Array, bias: Array, *, groups: int, channels_las
     return np.asarray(y if channels_last else np.moveaxis(y, -1, 1))
 
 
-def skip_group_norm(x: Array, scale: Array, bias: Array, skip: Array, extra: Array, **options: Any) -> tuple[Array, Array]:
+def skip_group_norm(
+    x: Array, scale: Array, bias: Array, skip: Array, extra: Array, **options: Any
+) -> tuple[Array, Array]:
     """SkipGroupNorm with a skip of ``n c`` or ``n h w c``."""
     skip = skip[:, None, None, :] if skip.ndim == 2 else skip
     added = x + skip + extra
@@ -79,7 +82,9 @@ def swiglu(gate: Array, value: Array | None = None, **_: Any) -> Array:
     return np.asarray(gate / (1 + np.exp(-gate)) * value)
 
 
-def mixture(x: Array, router: Array, w1: Array, _: None, w2: Array, __: None = None, w3: Array | None = None, **___: Any) -> Array:
+def mixture(
+    x: Array, router: Array, w1: Array, _: None, w2: Array, __: None = None, w3: Array | None = None, **___: Any
+) -> Array:
     """MoE of one expert for each token, gated by the third weights or by the second half of the first ones."""
     best = router.argmax(-1)
     chance = softmax(router)[np.arange(len(x)), best]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from rules.sample import NEWEST, Array, Const, Reference, Sample, random
 
 ROWS: list[Sample] = []
@@ -60,7 +61,11 @@ def row(
         for number, operand in enumerate(operands)
     ]
     full = op if "." in op else f"onnx.{op}"
-    ROWS.append(Sample(full, arrays, {**attributes, **(more or {})}, opset, results, reference, tolerance, by_onnx, follows, name))
+    ROWS.append(
+        Sample(
+            full, arrays, {**attributes, **(more or {})}, opset, results, reference, tolerance, by_onnx, follows, name
+        )
+    )
 
 
 def rows(ops: str, *operands: Spelled, **options: Any) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rules.sample import Array, Reading, Sample
 
 from graphprune.axes import Leaf
 from graphprune.rules.call import AttributeTarget, IndexSite, LengthSite
 from graphprune.selection import Selection
+from rules.sample import Array, Reading, Sample
 
 Arrays = list["Array | None"]
 
@@ -22,9 +22,7 @@ def erased(sample: Sample, reading: Reading, selection: Selection) -> Arrays:
     return sample.run(arrays, attributes)
 
 
-def zeroed(
-    sample: Sample, reading: Reading, selection: Selection, masks: bool = True, as_sums: bool = False
-) -> Arrays:
+def zeroed(sample: Sample, reading: Reading, selection: Selection, masks: bool = True, as_sums: bool = False) -> Arrays:
     """The kept results on whole operands: summed positions masked, positions under a statistic gathered.
 
     Without ``masks`` nothing is masked and nothing gathered: removed positions hold what they hold. With ``as_sums``

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from rules.references import packed_heads, packed_tokens, packed_tokens_apart
 from rules.registry import data, of, positive, row
 from rules.sample import random
@@ -37,7 +38,17 @@ row(
     f"{_M}Attention", (_B, _S, _I), (_I, 3 * _H * _D), (3 * _H * _D,), None, (2, _B, _H, 2, _D),
     results=2, num_heads=_H, scale=0.5, name="past",
 )  # fmt: skip
-row(f"{_M}Attention", (_B, _S, _I), (_I, 3 * _H * _D), (3 * _H * _D,), None, None, (1, _H, _S, _S), num_heads=_H, scale=0.5)
+row(
+    f"{_M}Attention",
+    (_B, _S, _I),
+    (_I, 3 * _H * _D),
+    (3 * _H * _D,),
+    None,
+    None,
+    (1, _H, _S, _S),
+    num_heads=_H,
+    scale=0.5,
+)
 _lengths = data([3, 2], np.int32)
 row(f"{_M}Attention", (_B, _S, _I), (_I, 3 * _H * _D), (3 * _H * _D,), _lengths, num_heads=_H, scale=0.5, name="mask")
 

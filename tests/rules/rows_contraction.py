@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from rules.registry import const, row, rows
 
 row("Conv", (2, 3, 5, 7), (4, 3, 3, 3), (4,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from rules.references import mixture
 from rules.registry import of, positive, row
 
@@ -18,7 +19,19 @@ row(
     f"{_M}MoE", (_N, _C), (_N, _E), (_E, 2 * _F, _C), None, (_E, _C, _F),
     k=1, activation_type="swiglu", swiglu_fusion=2, reference=mixture,
 )  # fmt: skip
-row(f"{_M}MoE", (_N, _C), (_N, _E), (_E, _F, _C), None, (_E, _C, _F), None, (_E, _F, _C), k=1, activation_type="silu", reference=mixture)
+row(
+    f"{_M}MoE",
+    (_N, _C),
+    (_N, _E),
+    (_E, _F, _C),
+    None,
+    (_E, _C, _F),
+    None,
+    (_E, _F, _C),
+    k=1,
+    activation_type="silu",
+    reference=mixture,
+)
 
 _c, _f = 32, 48
 for block in (0, 16):

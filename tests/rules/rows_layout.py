@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from rules.registry import const, data, row, rows
 
 row("Reshape", (2, 6, 5), const([2, 3, 2, 5]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from rules.registry import data, row
 
 row("GatherElements", (3, 5), data([[0, 2, 1, 1, 0], [2, 2, 0, 1, 0]]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from rules.references import group_norm, skip_group_norm
 from rules.registry import data, positive, row, rows
 
@@ -34,8 +35,15 @@ rows("Softmax LogSoftmax Hardmax", (2, 3, 5), opset=11)
 row("Softmax", (2, 3, 5), opset=11, axis=-1)
 
 _M = "com.microsoft."
-rows(f"{_M}LayerNormalization", (2, 3, 5), (5,), (5,), reference=lambda x, s, b: (x - x.mean(-1, keepdims=True)) * s + b)
-rows(f"{_M}SimplifiedLayerNormalization", (2, 3, 5), (5,), reference=lambda x, s: x / np.std(x, -1, keepdims=True) * s)
+rows(
+    f"{_M}LayerNormalization", (2, 3, 5), (5,), (5,), reference=lambda x, s, b: (x - x.mean(-1, keepdims=True)) * s + b
+)
+rows(
+    f"{_M}SimplifiedLayerNormalization",
+    (2, 3, 5),
+    (5,),
+    reference=lambda x, s: x / np.sqrt((x**2).mean(-1, keepdims=True)) * s,
+)
 row(f"{_M}GroupNorm", (2, 3, 4, 6), (6,), (6,), groups=2, reference=group_norm)
 row(f"{_M}GroupNorm", (2, 6, 3, 4), (6,), (6,), groups=2, channels_last=0, reference=group_norm)
 for skip in ((2, 3, 4, 6), (2, 6)):

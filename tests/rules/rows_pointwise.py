@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from rules.references import swiglu
 from rules.registry import const, data, of, positive, row, rows
 
@@ -45,7 +46,14 @@ row("com.microsoft.SwiGLU", (2, 3, 5), (2, 3, 5), reference=swiglu)
 row("com.microsoft.SwiGLU", (2, 3, 10), reference=swiglu)
 row("com.microsoft.ScaledSiLU", (2, 3, 5), reference=lambda x: x / (1 + np.exp(-x)))
 rows("com.microsoft.ComplexMul com.microsoft.ComplexMulConj", (3, 5, 2), (3, 1, 2), reference=lambda a, b: a * b)
-row("com.microsoft.BiasDropout", (2, 3, 5), (5,), (2, 3, 5), const(0.5, np.float32), reference=lambda a, b, c, _: a + b + c)
+row(
+    "com.microsoft.BiasDropout",
+    (2, 3, 5),
+    (5,),
+    (2, 3, 5),
+    const(0.5, np.float32),
+    reference=lambda a, b, c, _: a + b + c,
+)
 row("com.microsoft.GatedAdd", (2, 3, 5), (2, 3, 5), (2, 3, 1))
 row("com.microsoft.LinearAttentionGate", (2, 3, 5), (5,), (5,), (2, 3, 5), results=2)
 row("Bernoulli", data([[0, 1, 0], [1, 1, 0]], np.float32))

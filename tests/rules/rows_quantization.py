@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from rules.registry import const, data, of, positive, row, rows
 
 _M = "com.microsoft."
@@ -65,8 +66,24 @@ _x, _y = of(_U8, 2, 3, 5), of(_U8, 3, 1, seed=1)
 rows(f"{_M}QLinearAdd {_M}QLinearMul", _x, _one, _zero, _y, _one, _zero, scale() * 2, _zero)
 row(f"{_M}QLinearWhere", of(bool, 5), _x, _one, _zero, _y, _one, _zero, scale() * 2, _zero)
 row(f"{_M}MulInteger", of(_U8, 3, 5), _zero, of(_U8, 5), _zero, reference=lambda a, p, b, q: (a - p) * (b - q))
-rows(f"{_M}QLinearSigmoid {_M}QLinearLeakyRelu", _x, const(0.1, np.float32), _c := const(3, _U8), const(0.01, np.float32), _c)
-row(f"{_M}QLinearSoftmax", _x, const(0.1, np.float32), _c, const(0.004, np.float32), const(0, _U8), axis=-1, more={"opset": 13})
+rows(
+    f"{_M}QLinearSigmoid {_M}QLinearLeakyRelu",
+    _x,
+    const(0.1, np.float32),
+    _c := const(3, _U8),
+    const(0.01, np.float32),
+    _c,
+)
+row(
+    f"{_M}QLinearSoftmax",
+    _x,
+    const(0.1, np.float32),
+    _c,
+    const(0.004, np.float32),
+    const(0, _U8),
+    axis=-1,
+    more={"opset": 13},
+)
 _image = of(_U8, 2, 3, 5, 4)
 row(f"{_M}QLinearAveragePool", _image, _one, _zero, _one, _zero, kernel_shape=[2, 2])
 row(f"{_M}QLinearAveragePool", _image, _one, _zero, _one, _zero, kernel_shape=[2, 2], channels_last=1)
@@ -74,7 +91,17 @@ row(f"{_M}QLinearGlobalAveragePool", _image, _one, _zero, _one, _zero)
 row(f"{_M}QLinearGlobalAveragePool", _image, _one, _zero, _one, _zero, channels_last=1)
 _more = of(_U8, 2, 4, 5)
 row(f"{_M}QLinearConcat", const(0.05, np.float32), _c, _x, *(_s := (const(0.1, np.float32), _c)), _more, *_s, axis=1)
-row(f"{_M}QLinearReduceMean", _x, _one, _zero, _one, _zero, axes=[1], keepdims=1, reference=lambda x, *_, **__: x.mean(1, keepdims=True))
+row(
+    f"{_M}QLinearReduceMean",
+    _x,
+    _one,
+    _zero,
+    _one,
+    _zero,
+    axes=[1],
+    keepdims=1,
+    reference=lambda x, *_, **__: x.mean(1, keepdims=True),
+)
 row(f"{_M}ReduceSumInteger", _x, axes=[1], keepdims=0, reference=lambda x, **_: x.astype(np.int32).sum(1))
 _rates = (scale(1), np.zeros(1, _I8)) * 2
 row(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from rules.registry import data, row
 
 _S, _B, _I, _H = 4, 2, 3, 5
@@ -17,4 +18,16 @@ for op, gates, cell in (("LSTM", 4, True), ("GRU", 3, False), ("RNN", 1, False))
         row(op, (_S, _B, _I), *weights, lengths, state, *extra, results=count, hidden_size=_H, direction=direction)
     row(op, (_S, _B, _I), *weights[:2], results=1, hidden_size=_H, direction=direction)
 row("GRU", (_S, _B, _I), (1, 3 * _H, _I), (1, 3 * _H, _H), results=1, hidden_size=_H, linear_before_reset=1)
-row("RNN", (_B, _S, _I), (1, _H, _I), (1, _H, _H), None, None, (_B, 1, _H), results=2, hidden_size=_H, layout=1, by_onnx=True)
+row(
+    "RNN",
+    (_B, _S, _I),
+    (1, _H, _I),
+    (1, _H, _H),
+    None,
+    None,
+    (_B, 1, _H),
+    results=2,
+    hidden_size=_H,
+    layout=1,
+    by_onnx=True,
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from rules.registry import const, of, positive, row, rows
 
 _SUMS = "ReduceSum ReduceL1 ReduceL2 ReduceSumSquare"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from rules.references import max_roi_pool, position_bias
 from rules.registry import const, data, row, rows
 
@@ -11,7 +12,13 @@ rows(f"GridSample {_M}GridSample", (2, 3, 4, 5), (2, 3, 2, 2))
 row("AffineGrid", (2, 2, 3), const([2, 3, 4, 5]))
 _rois = data([[0, 0, 2, 2], [1, 0, 3, 3], [0, 1, 3, 2]], np.float32)
 row("RoiAlign", (2, 3, 4, 5), _rois, data([0, 1, 0]), output_height=2, output_width=2)
-row("MaxRoiPool", (2, 3, 4, 5), data([[0, 0, 0, 2, 2], [1, 1, 0, 3, 3]], np.float32), pooled_shape=[2, 2], reference=max_roi_pool)
+row(
+    "MaxRoiPool",
+    (2, 3, 4, 5),
+    data([[0, 0, 0, 2, 2], [1, 1, 0, 3, 3]], np.float32),
+    pooled_shape=[2, 2],
+    reference=max_roi_pool,
+)
 row(f"{_M}CropAndResize", (2, 3, 4, 5), _rois / 4, data([0, 1, 0], np.int32), data([2, 2], np.int32))
 row(f"{_M}MaxpoolWithMask", (2, 3, 4, 5), data([[[[1, 1, 1, 1, 1]] * 4]], np.int32), kernel_shape=[2, 2])
 row("Det", (2, 3, 4, 4))

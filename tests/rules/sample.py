@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -35,8 +35,8 @@ class Const:
 class Sample:
     """A call: ``operands`` are arrays, constants or None.
 
-    It runs in ONNX Runtime, in onnx.reference (``by_onnx``, or where the runtime lacks the operator), or as the function
-    ``reference``. The contents of a result that ``follows`` the operands' shapes are not compared.
+    It runs in ONNX Runtime, in onnx.reference (``by_onnx``, or where the runtime lacks the operator), or as the
+    function ``reference``. The contents of a result that ``follows`` the operands' shapes are not compared.
     """
 
     op: str
@@ -94,7 +94,9 @@ class Sample:
                 kind = helper.np_dtype_to_tensor_dtype(array.dtype)
                 shape = array.shape if domain else [f"d{number}_{dim}" for dim in range(array.ndim)]
                 inputs.append(helper.make_tensor_value_info(f"x{number}", kind, shape))
-        graph = helper.make_graph([node], "g", inputs, [onnx.ValueInfoProto(name=name) for name in outputs], initializers)
+        graph = helper.make_graph(
+            [node], "g", inputs, [onnx.ValueInfoProto(name=name) for name in outputs], initializers
+        )
         opsets = [helper.make_opsetid("", self.opset)]
         if domain:
             opsets.append(helper.make_opsetid(domain, 1))
@@ -188,6 +190,15 @@ def read(sample: Sample, result_sizes: bool = True) -> Reading:
         call.mixes.clear()
         return Reading(space, call, call.unknown_results(str(declined)), str(declined))
     return Reading(space, call, results)
+
+
+def signed(sample: Sample, sign: int) -> Sample:
+    """The same call with all floats of one sign."""
+    operands = [
+        sign * np.abs(operand) if isinstance(operand, np.ndarray) and operand.dtype.kind == "f" else operand
+        for operand in sample.operands
+    ]
+    return replace(sample, operands=operands, _runs={})
 
 
 def random(shape: Sequence[int], dtype: npt.DTypeLike = np.float32, seed: int = 0) -> Array:
