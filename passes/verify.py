@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from graphprune.errors import VerificationError
 from graphprune.passes.base import Context, Pass, Report, register
+from graphprune.sample_inputs import random_inputs
 from graphprune.verify import Verification, verify
 
 __all__ = ["Verify"]
@@ -42,6 +43,9 @@ class Verify(Pass):
 
     def _prove(self, before: ir.Model, after: ir.Model, context: Context, number: int) -> Verification:
         decision = context.decisions[number]
+        inputs = None
+        if context.dims:
+            inputs = [random_inputs(before, self.seed + run, context.dims) for run in range(self.runs)]
         return verify(
             before,
             after,
@@ -49,5 +53,6 @@ class Verify(Pass):
             decision.selection,
             seed=self.seed,
             runs=self.runs,
+            inputs=inputs,
             expect_visible=not decision.lossless,
         )
