@@ -22,11 +22,13 @@ import onnx_ir as ir
 from graphprune.rules.call import AttributeTarget, Call, LengthSite, Mix
 from graphprune.selection import Mask, Selection
 from graphprune.structure import Structure
+from graphprune.verify_weights import array_of
 
 __all__ = ["masked_original", "perturb", "poison"]
 
 WHERE_SINCE = 9
 SMALL = 16
+CHUNK_ELEMENTS = 1 << 20
 POOL = 4093  # prime, so that repeating it does not align with any dimension
 
 ZERO_POINTS = {
@@ -244,27 +246,29 @@ def poison(
 
 def _poisoned(tensor: ir.TensorProtocol, masks: list[Mask], seed: int) -> ir.LazyTensor:
     def make() -> ir.Tensor:
-        generator = np.random.default_rng(seed)
-        array = np.array(tensor.numpy())
-        for dim, kept in enumerate(masks):
-            gone = np.flatnonzero(~kept)
-            if gone.size:
-                where = (slice(None),) * dim + (gone,)
-                array[where] = _garbage(array, array[where].shape, generator)
+        array = np.array(array_of(tensor))
+        pool = _garbage(array, np.random.default_rng(seed))
+        rows = max(1, CHUNK_ELEMENTS // max(1, array.size // len(array)))
+        for start in range(0, len(array), rows):
+            piece = array[start : start + rows]
+            kept = np.ones((), dtype=np.bool_)
+            for mask in (masks[0][start : start + rows], *masks[1:]):
+                kept = np.logical_and.outer(kept, mask)
+            np.copyto(piece, np.resize(pool, piece.shape), where=~kept)
         return ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
 
     return ir.LazyTensor(make, tensor.dtype, ir.Shape(tensor.shape), name=tensor.name)
 
 
-def _garbage(array: npt.NDArray[Any], shape: tuple[int, ...], generator: np.random.Generator) -> npt.NDArray[Any]:
-    """Values for the removed positions, repeated from a small pool so that a giant tensor needs no giant draws."""
+def _garbage(array: npt.NDArray[Any], generator: np.random.Generator) -> npt.NDArray[Any]:
+    """A small pool of values, to be repeated, so that a giant tensor needs no giant draws."""
     pool = array.reshape(-1)[generator.integers(0, array.size, min(array.size, POOL))]
-    if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            grown = (pool * generator.uniform(1.5, 3, pool.shape)).astype(array.dtype)
-        grown = np.where(np.isfinite(grown), grown, pool)
-        pool = np.where(grown == 0, generator.uniform(0.5, 1, pool.shape).astype(array.dtype), grown)
-    return np.resize(pool, shape)
+    if array.dtype.kind != "f":
+        return pool
+    with np.errstate(over="ignore"):
+        grown = (pool * generator.uniform(1.5, 3, pool.shape)).astype(array.dtype)
+    grown = np.where(np.isfinite(grown), grown, pool)
+    return np.where(grown == 0, generator.uniform(0.5, 1, pool.shape).astype(array.dtype), grown)
 
 
 def perturb(model: ir.Model, size: float, seed: int = 0) -> None:
@@ -283,7 +287,7 @@ def perturb(model: ir.Model, size: float, seed: int = 0) -> None:
 
 def _perturbed(tensor: ir.TensorProtocol, size: float, seed: int) -> ir.LazyTensor:
     def make() -> ir.Tensor:
-        array = np.asarray(tensor.numpy())
+        array = array_of(tensor)
         wide = array.astype(np.float64 if array.dtype == np.float64 else np.float32)
         signs = np.random.default_rng(seed).integers(0, 2, POOL) * 2 - 1
         factor = np.resize((1 + size * signs).astype(wide.dtype), wide.shape)
