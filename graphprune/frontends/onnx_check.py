@@ -187,6 +187,11 @@ def _check_signature(scope: Scope, label: str, node: onnx.NodeProto) -> None:
     known = domain in STANDARD and onnx.defs.has(node.op_type, scope.opsets[domain], domain)
     if graphs or not known or (node.domain, node.op_type) in scope.functions or node.ByteSize() > SMALL_NODE:
         return
+    if node.domain == "ai.onnx":
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.domain = ""
+        node = copy
     try:
         onnx.checker.check_node(node, scope.context)
     except onnx.checker.ValidationError as error:
