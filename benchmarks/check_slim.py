@@ -1,7 +1,8 @@
 """Compare a slim ONNX file with its original, without any of graphprune's analysis.
 
 ``python benchmarks/check_slim.py ORIGINAL SLIM`` prints one JSON object: does the slim model load and run in ONNX
-Runtime, do its outputs have the original's shapes, do they differ, how many weights has each file.
+Runtime, do its outputs have the original's shapes, do they differ (and do the original's depend on its inputs at all),
+how many weights has each file.
 """
 
 from __future__ import annotations
@@ -78,8 +79,19 @@ def check_slim(original: Path, slim: Path) -> dict[str, Any]:
         found["problem"] = f"output shape {wrong[0]}"
     elif not finite:
         found["problem"] = "an output is no longer finite"
-    found["differs"] = any(not np.array_equal(a, b) for a, b in zip(results, outputs, strict=True))
+    found["differs"] = differ(results, outputs)
+    found["sensitive"] = differ(results, reference.run(None, {name: changed(array) for name, array in inputs.items()}))
     return found
+
+
+def changed(array: Any) -> Any:
+    """Return other values of the same type and shape that are as fit to be inputs."""
+    return (1.5 * array + 0.5).astype(array.dtype) if np.issubdtype(array.dtype, np.floating) else np.flip(array).copy()
+
+
+def differ(some: list[Any], others: list[Any]) -> bool:
+    """Return whether any output differs in any bit."""
+    return any(not np.array_equal(a, b) for a, b in zip(some, others, strict=True))
 
 
 def _finite(array: Any) -> bool:
