@@ -11,8 +11,8 @@ from functools import partial
 
 import onnx_ir as ir
 
+from graphprune.frontends.onnx_walk import nodes
 from graphprune.frontends.shape_notation import Dim, parse
-from graphprune.passes.tensors import nodes_of
 
 __all__ = ["HEAD_WIDTH", "write_attention_scales"]
 
@@ -36,7 +36,7 @@ HEAD_WIDTH = {
 def write_attention_scales(model: ir.Model) -> int:
     """Set the ``scale`` attribute where it is absent or 0, which means the default; returns how many were set."""
     count = 0
-    for node in nodes_of(model):
+    for node in nodes(model):
         signature = HEAD_WIDTH.get((node.domain, node.op_type))
         if signature is None:
             continue

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from graphprune.frontends.onnx_walk import bodies, graphs
 from graphprune.passes.base import Context, Pass, Report, register
-from graphprune.passes.tensors import bodies, detach
+from graphprune.passes.tensors import detach
 
 __all__ = ["EliminateDeadNodes", "eliminate_dead_nodes"]
 
@@ -28,7 +29,7 @@ def eliminate_dead_nodes(model: ir.Model) -> dict[str, int]:
     """Remove dead nodes, unread initializers and uncalled local functions; returns how many of each."""
     nodes = _sweep(model.graph)
     initializers = 0
-    for graph in model.graphs():
+    for graph in graphs(model):
         for value in list(graph.initializers.values()):
             if not (value.uses() or value.is_graph_output() or value.is_graph_input()):
                 assert value.name is not None

@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphprune.passes.tensors import is_constant, nodes_of, read_small, replace_by_constant
+from graphprune.frontends.onnx_walk import nodes
+from graphprune.passes.tensors import is_constant, read_small, replace_by_constant
 
 __all__ = ["fold_constants"]
 
@@ -40,7 +41,7 @@ def fold_constants(model: ir.Model) -> int:
     chosen: list[ir.Node] = []
     known: set[ir.Value] = set()
     fills = 0
-    for node in nodes_of(model):
+    for node in nodes(model):
         if node.domain != "" or node.op_type in _KEPT or not isinstance(node.graph, ir.Graph):
             continue
         if any(_has_body(attribute) for attribute in node.attributes.values()):

@@ -6,9 +6,16 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from graphprune.errors import ModelError
-from graphprune.passes.tensors import Names, alias, nodes_of, rename
+from graphprune.frontends.onnx_walk import graphs, nodes
+from graphprune.passes.tensors import Names, alias, rename
 
-__all__ = ["inline_functions", "lift_constants", "lift_subgraph_initializers", "raise_ir_version", "take_weights_out_of_inputs"]
+__all__ = [
+    "inline_functions",
+    "lift_constants",
+    "lift_subgraph_initializers",
+    "raise_ir_version",
+    "take_weights_out_of_inputs",
+]
 
 _ELEMENTS = {
     "value_int": ir.DataType.INT64,
@@ -53,7 +60,7 @@ def take_weights_out_of_inputs(model: ir.Model) -> tuple[str, ...]:
     Exporters before IR version 4 had to list every weight as an input. A caller could override such a weight; from
     here on it is a constant.
     """
-    names = [value.name or "" for graph in model.graphs() for value in graph.inputs if value.is_initializer()]
+    names = [value.name or "" for graph in graphs(model) for value in graph.inputs if value.is_initializer()]
     common.RemoveInitializersFromInputsPass()(model)
     return tuple(names)
 
@@ -68,8 +75,8 @@ def raise_ir_version(model: ir.Model) -> int:
 
 def lift_constants(model: ir.Model) -> int:
     """Turn Constant nodes into initializers of their graph; one that is a graph output itself stays a node."""
-    nodes = [node for node in nodes_of(model) if _liftable(node)]
-    for node in nodes:
+    liftable = [node for node in nodes(model) if _liftable(node)]
+    for node in liftable:
         output, graph = node.outputs[0], node.graph
         name = output.name
         assert isinstance(graph, ir.Graph)
@@ -86,14 +93,14 @@ def lift_constants(model: ir.Model) -> int:
         graph.register_initializer(lifted)
         output.replace_all_uses_with(lifted)
         graph.remove(node, safe=True)
-    return len(nodes)
+    return len(liftable)
 
 
 def lift_subgraph_initializers(model: ir.Model) -> int:
     """Move the initializers of subgraphs to the main graph, except those that a subgraph returns."""
     names = Names(model)
     count = 0
-    for graph in model.graphs():
+    for graph in graphs(model):
         if graph is model.graph:
             continue
         for value in list(graph.initializers.values()):

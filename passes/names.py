@@ -6,7 +6,8 @@ from collections import Counter
 
 import onnx_ir as ir
 
-from graphprune.passes.tensors import nodes_of, rename
+from graphprune.frontends.onnx_walk import graphs, nodes
+from graphprune.passes.tensors import rename
 
 __all__ = ["unique_names"]
 
@@ -24,7 +25,7 @@ def unique_names(model: ir.Model) -> int:
 def _unique_values(model: ir.Model) -> int:
     main = model.graph
     values: dict[ir.Value, None] = dict.fromkeys((*main.inputs, *main.outputs))
-    for graph in model.graphs():
+    for graph in graphs(model):
         values.update(dict.fromkeys((*graph.inputs, *graph.initializers.values())))
         values.update(dict.fromkeys(output for node in graph for output in node.outputs))
     spelled = {value.name for value in values if value.name}
@@ -46,12 +47,12 @@ def _unique_values(model: ir.Model) -> int:
 
 
 def _unique_nodes(model: ir.Model) -> int:
-    nodes = list(nodes_of(model))
-    spelled = {node.name for node in nodes if node.name}
+    everything = list(nodes(model))
+    spelled = {node.name for node in everything if node.name}
     taken: set[str] = set()
     places: Counter[str] = Counter()
     changed = 0
-    for node in nodes:
+    for node in everything:
         place = places[node.op_type]
         places[node.op_type] += 1
         if node.name and node.name not in taken:

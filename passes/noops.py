@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from graphprune.passes.tensors import bypass, nodes_of, read_small
+from graphprune.frontends.onnx_walk import nodes
+from graphprune.passes.tensors import bypass, read_small
 
 __all__ = ["name_cast_types", "remove_noops"]
 
@@ -19,7 +20,7 @@ def remove_noops(model: ir.Model) -> int:
     """
     count = 0
     opset = model.opset_imports.get("", 1)
-    for node in list(nodes_of(model)):
+    for node in list(nodes(model)):
         test = _TESTS.get(node.op_type) if node.domain == "" else None
         if test is not None and node.inputs and node.outputs and test(node, opset):
             count += bypass(node)
@@ -29,7 +30,7 @@ def remove_noops(model: ir.Model) -> int:
 def name_cast_types(model: ir.Model) -> int:
     """Turn each CastLike, whose type hangs on another value, into a Cast to that type; returns how many."""
     count = 0
-    for node in nodes_of(model):
+    for node in nodes(model):
         if node.op_type != "CastLike" or node.domain != "" or len(node.inputs) != 2:
             continue
         like = node.inputs[1]

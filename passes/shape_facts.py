@@ -6,8 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.frontends.element_arithmetic import known
+from graphprune.frontends.onnx_walk import nodes
 from graphprune.frontends.shape_contents import Contents
-from graphprune.passes.tensors import nodes_of, replace_by_constant
+from graphprune.passes.tensors import replace_by_constant
 
 __all__ = ["fix_static_shapes"]
 
@@ -19,7 +20,7 @@ def fix_static_shapes(model: ir.Model) -> int:
     """
     contents = Contents()
     found: list[tuple[ir.Value, ir.DataType, np.ndarray]] = []
-    for node in nodes_of(model):
+    for node in nodes(model):
         elements = contents.visit(node)
         if elements is None or not known(elements):
             continue

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
+
+from graphprune.frontends.onnx_walk import bodies, graphs
+from graphprune.frontends.onnx_walk import nodes as nodes_of
 
 __all__ = [
     "Names",
@@ -20,22 +23,6 @@ __all__ = [
     "rename",
     "replace_by_constant",
 ]
-
-
-def nodes_of(model: ir.Model) -> Iterator[ir.Node]:
-    """Yield every node of the graph and its subgraphs in reading order."""
-    yield from ir.traversal.RecursiveGraphIterator(model.graph)
-
-
-def bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    """Yield the subgraphs that ``node`` holds as attributes."""
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
 
 
 def is_constant(value: ir.Value | None) -> bool:
@@ -80,7 +67,7 @@ class Names:
 
     def __init__(self, model: ir.Model) -> None:
         self.taken: set[str] = set()
-        for graph in model.graphs():
+        for graph in graphs(model):
             self.taken.update(graph.initializers)
             self.taken.update(value.name for value in graph.inputs if value.name)
             self.taken.update(output.name for node in graph for output in node.outputs if output.name)

@@ -56,10 +56,12 @@ class Like:
     element: str = ""
 
 
+_MATMULS = ("FusedMatMul", "FusedMatMulActivation", "TransposeMatMul")
+"""Matrix products whose operands may come transposed."""
+
 STANDARD: dict[str, Like] = {
     "FusedConv": Like("Conv", (0, 1, 2)),
     "FusedGemm": Like("Gemm", (0, 1, 2)),
-    "TransposeMatMul": Like("MatMul", (0, 1)),
     "NhwcConv": Like("Conv", (0, 1, 2), nhwc=(0, 1)),
     "NhwcFusedConv": Like("Conv", (0, 1, 2), nhwc=(0, 1)),
     "NhwcMaxPool": Like("MaxPool", nhwc=(0,)),
@@ -152,7 +154,7 @@ def translate(node: onnx.NodeProto, opset: int) -> list[onnx.NodeProto]:
         return [node]
     if (like := STANDARD.get(node.op_type)) is not None:
         return _like(node, like)
-    if node.op_type in SHAPES or node.op_type == "FusedMatMul":
+    if node.op_type in SHAPES or node.op_type in _MATMULS:
         node.domain, node.op_type = DOMAIN, _PREFIX + node.op_type
     return [node]
 
@@ -165,7 +167,8 @@ def register() -> None:
     results = defs.OpSchema.FormalParameter("y", "T", param_option=option, is_homogeneous=False, min_arity=0)
     types = [("T", ["tensor(float)"], "")]
     functions = {name: _function(parse(line)) for name, line in SHAPES.items()}
-    for name, function in (*functions.items(), ("FusedMatMul", _fused_matmul)):
+    functions |= dict.fromkeys(_MATMULS, _fused_matmul)
+    for name, function in functions.items():
         schema = defs.OpSchema(_PREFIX + name, DOMAIN, 1, inputs=[operands], outputs=[results], type_constraints=types)
         schema.set_type_and_shape_inference_function(function)
         defs.register_schema(schema)

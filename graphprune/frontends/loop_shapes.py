@@ -12,6 +12,8 @@ from typing import TypeAlias
 import onnx
 import onnx_ir as ir
 
+from graphprune.frontends.onnx_walk import nodes
+
 __all__ = ["Dims", "Types", "loop_shapes", "shape_of"]
 
 Types: TypeAlias = "dict[ir.Value, onnx.TypeProto]"
@@ -31,7 +33,7 @@ def loop_shapes(model: ir.Model, inferred: Types, run: Callable[[Types], Types])
     """
     carried = [
         (node.inputs[2 + position], body.inputs[2 + position], body.outputs[1 + position], node.outputs[position])
-        for node in ir.traversal.RecursiveGraphIterator(model.graph)
+        for node in nodes(model)
         if node.op_type == "Loop" and node.domain == ""
         for body in [node.attributes["body"].as_graph()]
         for position in range(len(node.inputs) - 2)

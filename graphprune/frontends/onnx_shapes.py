@@ -16,6 +16,7 @@ from onnx import shape_inference
 from graphprune.errors import ModelError
 from graphprune.frontends.loop_shapes import Dims, Types, loop_shapes, shape_of
 from graphprune.frontends.onnx_slim import INVENTED_PREFIX, slim_proto
+from graphprune.frontends.onnx_walk import bodies, graphs
 from graphprune.frontends.shape_completion import complete_shapes
 
 __all__ = ["clear_shapes", "infer_shapes"]
@@ -46,14 +47,14 @@ def infer_shapes(model: ir.Model) -> bool:
         for value, type_proto in complete_shapes(model):
             completed |= _assign(value, type_proto, names)
         learned |= completed
-        if not completed or not any(True for _ in _bodies(model.graph)):
+        if not completed or not any(True for node in model.graph for _ in bodies(node)):
             return learned
     return learned
 
 
 def clear_shapes(model: ir.Model) -> None:
     """Forget every inferred shape: all but those of graph inputs, graph outputs and initializers."""
-    for graph in model.graphs():
+    for graph in graphs(model):
         kept = {id(value) for value in (*graph.inputs, *graph.outputs)}
         for node in graph:
             for output in node.outputs:
@@ -64,12 +65,13 @@ def clear_shapes(model: ir.Model) -> None:
 def fill_constants(model: ir.Model) -> bool:
     """Give each initializer the shape and type of its tensor; returns whether one had another."""
     changed = False
-    for graph in model.graphs():
+    for graph in graphs(model):
         for value in graph.initializers.values():
             tensor = value.const_value
             if tensor is not None:
-                if value.shape is None or list(value.shape) != list(tensor.shape):
-                    value.shape = ir.Shape(tensor.shape.numpy())
+                extents = tensor.shape.numpy()
+                if value.shape is None or value.shape.dims != extents:
+                    value.shape = ir.Shape(extents)
                     changed = True
                 if value.type is None or value.dtype != tensor.dtype:
                     value.type = ir.TensorType(tensor.dtype)
@@ -80,7 +82,7 @@ def fill_constants(model: ir.Model) -> bool:
 def _drop_negative(model: ir.Model) -> bool:
     """Make dimensions of negative extent, as some exporters write unknown ones, unknown; returns whether any was."""
     changed = False
-    for graph in model.graphs():
+    for graph in graphs(model):
         for value in (*graph.inputs, *graph.outputs, *(output for node in graph for output in node.outputs)):
             if value.shape is not None and any(isinstance(dim, int) and dim < 0 for dim in value.shape):
                 value.shape = ir.Shape([None if isinstance(dim, int) and dim < 0 else dim for dim in value.shape])
@@ -119,32 +121,20 @@ def _pairs(graph: ir.Graph, proto: onnx.GraphProto) -> Iterator[tuple[ir.Value, 
     for value in values:
         if value.name and value.name in types:
             yield value, types[value.name]
-    bodies = (attribute for node in proto.node for attribute in node.attribute)
-    protos = [
+    found = (
         body
-        for attribute in bodies
+        for node in proto.node
+        for attribute in node.attribute
         for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs)
-    ]
-    for subgraph, body in zip(_bodies(graph), protos, strict=True):
+    )
+    for subgraph, body in zip((body for node in graph for body in bodies(node)), found, strict=True):
         yield from _pairs(subgraph, body)
-
-
-def _bodies(graph: ir.Graph) -> Iterator[ir.Graph]:
-    """Yield the direct subgraphs of ``graph`` in reading order."""
-    for node in graph:
-        for attribute in node.attributes.values():
-            if attribute.is_ref():
-                continue
-            if attribute.type == ir.AttributeType.GRAPH:
-                yield attribute.as_graph()
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                yield from attribute.as_graphs()
 
 
 def _declared_names(model: ir.Model) -> set[str]:
     """Return the symbolic names that the model itself spells: on inputs, outputs and stored shapes."""
     names: set[str] = set()
-    for graph in model.graphs():
+    for graph in graphs(model):
         values = (*graph.inputs, *graph.outputs, *(output for node in graph for output in node.outputs))
         for value in values:
             for dim in value.shape or ():
@@ -157,7 +147,7 @@ def _stored(model: ir.Model, inferred: Types, names: set[str]) -> Types | None:
     """Return the stored shapes that add to the inferred ones; None if any contradicts them."""
     interface = {dim for value in model.graph.inputs for dim in _dims_of(value)}
     seeds: Types = {}
-    for value in (output for graph in model.graphs() for node in graph for output in node.outputs):
+    for value in (output for graph in graphs(model) for node in graph for output in node.outputs):
         if value.shape is None or not value.name:
             continue
         found = shape_of(inferred.get(value))
@@ -196,9 +186,8 @@ def _assign(value: ir.Value, proto: onnx.TypeProto, names: set[str]) -> bool:
     if value.is_initializer() or not proto.WhichOneof("value"):
         return False
     changed = False
-    elem = ir.serde.deserialize_type_proto_for_type(proto)
-    if elem is not None and value.type != elem and _typed(proto):
-        value.type = elem
+    if not _has_type(value, proto):
+        value.type = ir.serde.deserialize_type_proto_for_type(proto)
         changed = True
     dims = shape_of(proto)
     if dims is None or (value.is_graph_input() and value.shape is not None):
@@ -227,6 +216,11 @@ def _dim(dim: int | str | None, names: set[str]) -> int | ir.SymbolicDim:
     return ir.SymbolicDim(None if invented else dim)
 
 
-def _typed(proto: onnx.TypeProto) -> bool:
-    """Return whether the tensor type names an element type."""
-    return not proto.HasField("tensor_type") or proto.tensor_type.elem_type != onnx.TensorProto.UNDEFINED
+def _has_type(value: ir.Value, proto: onnx.TypeProto) -> bool:
+    """Return whether ``value`` has the type already, or ``proto`` names none."""
+    if proto.HasField("tensor_type"):
+        element = proto.tensor_type.elem_type
+        return element == onnx.TensorProto.UNDEFINED or (
+            isinstance(value.type, ir.TensorType) and value.dtype == element
+        )
+    return value.type == ir.serde.deserialize_type_proto_for_type(proto)

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx import defs, shape_inference
 
 from graphprune.frontends.element_arithmetic import UNKNOWN, Element, known
+from graphprune.frontends.onnx_walk import nodes
 from graphprune.frontends.shape_contents import Contents, Elements
 
 __all__ = ["complete_shapes"]
@@ -29,9 +30,11 @@ def complete_shapes(model: ir.Model) -> Iterator[tuple[ir.Value, onnx.TypeProto]
     """
     contents = Contents()
     opset = model.opset_imports.get("", 1)
-    learned: set[ir.Value] = set()
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        vague = any(output.name and (output.shape is None or output.type is None) for output in node.outputs)
+    learned: set[ir.Value | None] = set()
+    for node in nodes(model):
+        vague = False
+        for output in node.outputs:
+            vague = vague or (output.shape is None and bool(output.name))
         shape = _SHAPES.get(node.op_type) if node.domain == "" else None
         if shape is not None and (vague or _has_unknown(node.outputs[0])):
             dims = shape(node, contents)
@@ -42,7 +45,7 @@ def complete_shapes(model: ir.Model) -> Iterator[tuple[ir.Value, onnx.TypeProto]
                     yield node.outputs[0], found
                     learned.add(node.outputs[0])
                     vague = False
-        if vague or any(value in learned for value in node.inputs if value is not None):
+        if vague or (learned and not learned.isdisjoint(node.inputs)):
             for output, type_proto in _infer(node, opset, contents):
                 before = output.shape
                 yield output, type_proto

@@ -23,6 +23,8 @@ Elements: TypeAlias = npt.NDArray[Any]
 _LIMIT = 4096
 """Elements above which an integer tensor is data, not shape arithmetic."""
 
+_FOLLOWED = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, None})
+
 _INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
 Operands: TypeAlias = "list[Elements | None]"
@@ -45,7 +47,7 @@ class Contents:
     def visit(self, node: ir.Node) -> Elements | None:
         """Work out, keep and return what ``node`` computes; its inputs need shapes where the node reads them."""
         function = _FUNCTIONS.get(node.op_type) if node.domain == "" else None
-        if function is None or len(node.outputs) != 1:
+        if function is None or len(node.outputs) != 1 or node.outputs[0].dtype not in _FOLLOWED:
             return None
         try:
             found = function(node, [self.of(value) for value in node.inputs])
