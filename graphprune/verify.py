@@ -56,7 +56,8 @@ class Verification:
     """What was found.
 
     ``max_error`` is the largest scaled difference between slim and reference, ``visible`` that between slim and the
-    original as it was, ``visible_ok`` whether the comparison could have failed; ``outputs`` are the differences output by output; ``reason`` says why ``ok`` is False.
+    original as it was, ``visible_ok`` whether the comparison could have failed; ``outputs`` are the differences output
+    by output; ``reason`` says why ``ok`` is False.
     """
 
     ok: bool

@@ -12,14 +12,14 @@ In integer arithmetic with a zero point the number that stands for zero is the z
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from graphprune.rules.call import AttributeTarget, Call, LengthSite, Mix
+from graphprune.rules.call import AttributeTarget, Axes, Call, LengthSite, Mix
 from graphprune.selection import Mask, Selection
 from graphprune.structure import Structure
 from graphprune.verify_weights import array_of
@@ -30,18 +30,6 @@ WHERE_SINCE = 9
 SMALL = 16
 CHUNK_ELEMENTS = 1 << 20
 POOL = 4093  # prime, so that repeating it does not align with any dimension
-
-ZERO_POINTS = {
-    "onnx.QLinearConv": {0: 2, 3: 5},
-    "onnx.QLinearMatMul": {0: 2, 3: 5},
-    "onnx.ConvInteger": {0: 2, 1: 3},
-    "onnx.MatMulInteger": {0: 2, 1: 3},
-    "com.microsoft.QGemm": {0: 2, 3: 5},
-    "com.microsoft.MatMulIntegerToFloat": {0: 4, 1: 5},
-    "com.microsoft.DynamicQuantizeMatMul": {1: 3},
-    "com.microsoft.QLinearReduceMean": {0: 2},
-}
-"""For operators on integers with an offset: which operand is the zero point of which."""
 
 
 def masked_original(model: ir.Model, structure: Structure, selection: Selection) -> ir.Model:
@@ -74,28 +62,25 @@ class _Masker:
         self.constants: dict[tuple[Any, ...], ir.Value] = {}
         self.node: ir.Node
 
-    def mask(self, node: ir.Node, call: Call, mixes: Iterable[Mix]) -> None:
+    def mask(self, node: ir.Node, call: Call, mixes: Sequence[Mix]) -> None:
         """Hide the removed positions of the axes of ``mixes`` from one node."""
         self.node = node
         zeroed: dict[tuple[int, int], Mask] = {}
         gathered: dict[tuple[int, int], Mask] = {}
         spread: dict[tuple[int, int], Mask] = {}
+        zero_points = {number: mix.neutral for mix in mixes if mix.kind == "sum" for number, _ in mix.operands}
         mixed = [self._only(mix) for mix in mixes if mix.kind == "statistics"]
         for mix in mixes:
             only = self._only(mix)
             for number, dim in mix.operands:
-                operand = call.operands[number]
-                assert operand is not None and operand.axes is not None
                 places = zeroed if mix.kind == "sum" else gathered
-                _meet(places, (number, dim), only.mask(operand.axes[dim]))
+                _meet(places, (number, dim), only.mask(_axes(call, number)[dim]))
             for number, dim in mix.results:
                 axes = self.structure.tensors[node.outputs[number].name or ""]
                 assert axes is not None
                 _meet(spread, (number, dim), only.mask(axes[dim]))
         for (number, dim), kept in zeroed.items():
-            operand = call.operands[number]
-            assert operand is not None and operand.axes is not None
-            self._zero(number, dim, kept, len(operand.axes), ZERO_POINTS.get(call.op, {}).get(number))
+            self._zero(number, dim, kept, len(_axes(call, number)), zero_points[number])
         for (number, dim), kept in gathered.items():
             if kept.any():
                 self._replace_input(number, self._gather(self._input(number), np.flatnonzero(kept), dim))
@@ -212,6 +197,13 @@ class _Masker:
             name = f"{wanted}_{count}"
         self.names.add(name)
         return name
+
+
+def _axes(call: Call, number: int) -> Axes:
+    operand = call.operands[number]
+    if operand is None or operand.axes is None:
+        raise ValueError(f"{call.op} '{call.node}' mixes an operand without axes")
+    return operand.axes
 
 
 def _meet(places: dict[tuple[int, int], Mask], place: tuple[int, int], kept: Mask) -> None:

@@ -26,7 +26,7 @@ from onnx import numpy_helper
 from graphprune.sample_inputs import Inputs
 from graphprune.verify_weights import array_of
 
-__all__ = ["Outputs", "Runner", "is_half"]
+__all__ = ["Outputs", "Runner"]
 
 Outputs: TypeAlias = list[npt.NDArray[Any]]
 
@@ -50,11 +50,6 @@ SHARED = frozenset(
     {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32, ir.DataType.INT64}
 )
 """Types whose numpy arrays ONNX Runtime takes as they lie in memory."""
-
-
-def is_half(dtype: ir.DataType | None) -> bool:
-    """Whether values of a type are compared in float32."""
-    return dtype in HALF
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +105,7 @@ class Runner:
         if shared:
             arrays = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in shared.values()]
             options.add_external_initializers(list(shared), arrays)
-        session = onnxruntime.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         loaded = session, tuple(shared.values())
         if len(self.segments) == 1:
             self._only = loaded
@@ -149,7 +142,7 @@ def _segments(model: ir.Model, limit: int) -> Iterator[Segment]:
         outside = [name for name in read if name not in made and name not in constants]
         outputs = [name for name in made if name in wanted]
         if run is runs[-1]:
-            outputs = [name for name in dict.fromkeys(v.name or "" for v in graph.outputs)]
+            outputs = list(dict.fromkeys(v.name or "" for v in graph.outputs))
             outside += [name for name in outputs if name not in made and name not in constants and name not in outside]
         found.append(
             Segment(tuple(run), tuple(graph.initializers[name] for name in constants), tuple(outside), tuple(outputs))
@@ -215,6 +208,8 @@ def _constant(value: ir.Value, graph: onnx.GraphProto, shared: dict[str, npt.NDA
     tensor, name = value.const_value, value.name or ""
     assert tensor is not None
     if tensor.nbytes <= EMBEDDED_BYTES or tensor.dtype not in SHARED | HALF:
+        if isinstance(tensor, ir.ExternalTensor):
+            tensor = ir.Tensor(tensor.numpy(), dtype=tensor.dtype)
         added = graph.initializer.add()
         ir.serde.serialize_tensor_into(added, tensor)
         added.name = name
