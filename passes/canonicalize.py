@@ -24,6 +24,7 @@ from graphprune.passes.lift import (
 from graphprune.passes.names import unique_names
 from graphprune.passes.noops import name_cast_types, remove_noops
 from graphprune.passes.shape_facts import fix_static_shapes
+from graphprune.passes.split_sizes import write_split_sizes
 
 __all__ = ["Canonicalize", "canonicalize"]
 
@@ -54,6 +55,7 @@ class Canonicalize(Pass):
         counts["shapes"] = int(infer_shapes(model))
         _simplify(model, counts)
         counts["written attention scales"] = write_attention_scales(model)
+        counts["written split sizes"] = write_split_sizes(model)
         counts["cloned constants"] = clone_shared_constants(model)
         done = {name: count for name, count in counts.items() if count}
         notes = (
