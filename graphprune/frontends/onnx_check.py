@@ -31,6 +31,9 @@ from graphprune.frontends.onnx_data import CONTRACTIONS
 __all__ = ["check_model"]
 
 STANDARD = ("", "ai.onnx.ml")
+NOT_ALONE = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+"""Attributes that onnx cannot check without the graph around them."""
+
 SMALL_NODE = 1 << 16
 """Nodes beyond this many bytes hold a big constant, and are not copied for the check of their signature."""
 
@@ -181,11 +184,14 @@ def _check_nodes(
 def _check_signature(scope: Scope, label: str, node: onnx.NodeProto) -> None:
     """Check the number of operands and the attributes of a standard operator; one that onnx does not know passes."""
     domain = "" if node.domain == "ai.onnx" else node.domain
-    graphs = any(
-        attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for attribute in node.attribute
-    )
-    known = domain in STANDARD and onnx.defs.has(node.op_type, scope.opsets[domain], domain)
-    if graphs or not known or (node.domain, node.op_type) in scope.functions or node.ByteSize() > SMALL_NODE:
+    if domain not in STANDARD or (node.domain, node.op_type) in scope.functions or node.ByteSize() > SMALL_NODE:
+        return
+    if not onnx.defs.has(node.op_type, scope.opsets[domain], domain):
+        return
+    # ONNX Runtime runs some deprecated operators, such as the first GroupNormalization.
+    if onnx.defs.get_schema(node.op_type, scope.opsets[domain], domain).deprecated:
+        return
+    if any(attribute.type in NOT_ALONE or attribute.t.data_location for attribute in node.attribute):
         return
     if node.domain == "ai.onnx":
         copy = onnx.NodeProto()

@@ -166,7 +166,8 @@ def _from_ir(source: ir.Model) -> ir.Model:
         model, outline = source.clone(), source.clone()
         for graph in graphs(outline):
             for name, value in graph.initializers.items():
-                if (tensor := value.const_value) is not None:
+                tensor = value.const_value
+                if tensor is not None and tensor.dtype != ir.DataType.STRING:
                     shape = ir.Shape(tensor.shape.numpy())
                     value.const_value = ir.ExternalTensor("-", None, None, tensor.dtype, shape=shape, name=name)
         proto = ir.to_proto(outline)
