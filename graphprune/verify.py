@@ -21,6 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -278,7 +279,7 @@ def _again(feed: Inputs, seed: int, scale: float) -> Inputs:
     """Other inputs of the same shapes: new floats, the same integers in another order."""
     generator = np.random.default_rng(seed)
     return {
-        name: (scale * generator.standard_normal(array.shape)).astype(array.dtype)
+        name: np.asarray(scale * generator.standard_normal(array.shape)).astype(array.dtype)
         if _real(array)
         else (generator.permuted(array) if array.ndim else array)
         for name, array in feed.items()
@@ -299,8 +300,8 @@ def _nudged(feed: Inputs, seed: int) -> Inputs:
     }
 
 
-def _real(array: np.ndarray) -> bool:  # type: ignore[type-arg]
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+def _real(array: np.ndarray[Any, Any]) -> bool:
+    return bool(array.dtype.kind == "f" or array.dtype.name == "bfloat16")
 
 
 def _first_line(error: Exception) -> str:

@@ -149,7 +149,8 @@ class _Masker:
             attribute = self.node.attributes.get(site.target.name)
             if attribute is None or not any(only.cuts(axis) for axis in site.axes):
                 continue
-            length = site.offset + sum(int(only.count(axis)) for axis in site.axes)  # type: ignore[arg-type]
+            counts = [only.count(axis) for axis in site.axes]
+            length = site.offset + sum(count for count in counts if isinstance(count, int))
             if site.target.index is None:
                 self.node.attributes[attribute.name] = ir.AttrInt64(attribute.name, length)
             else:
@@ -237,7 +238,7 @@ def poison(
 
 
 def _poisoned(tensor: ir.TensorProtocol, masks: list[Mask], seed: int) -> ir.LazyTensor:
-    def make() -> ir.Tensor:
+    def make() -> ir.TensorProtocol:
         array = np.array(array_of(tensor))
         pool = _garbage(array, np.random.default_rng(seed))
         rows = max(1, CHUNK_ELEMENTS // max(1, array.size // len(array)))
@@ -249,7 +250,7 @@ def _poisoned(tensor: ir.TensorProtocol, masks: list[Mask], seed: int) -> ir.Laz
             np.copyto(piece, np.resize(pool, piece.shape), where=~kept)
         return ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
 
-    return ir.LazyTensor(make, tensor.dtype, ir.Shape(tensor.shape), name=tensor.name)
+    return ir.LazyTensor(make, tensor.dtype, ir.Shape(tensor.shape.numpy()), name=tensor.name)
 
 
 def _garbage(array: npt.NDArray[Any], generator: np.random.Generator) -> npt.NDArray[Any]:
@@ -278,7 +279,7 @@ def perturb(model: ir.Model, size: float, seed: int = 0) -> None:
 
 
 def _perturbed(tensor: ir.TensorProtocol, size: float, seed: int) -> ir.LazyTensor:
-    def make() -> ir.Tensor:
+    def make() -> ir.TensorProtocol:
         array = array_of(tensor)
         wide = array.astype(np.float64 if array.dtype == np.float64 else np.float32)
         signs = np.random.default_rng(seed).integers(0, 2, POOL) * 2 - 1
@@ -286,4 +287,4 @@ def _perturbed(tensor: ir.TensorProtocol, size: float, seed: int) -> ir.LazyTens
         return ir.tensor(wide * factor, name=tensor.name)
 
     dtype = ir.DataType.DOUBLE if tensor.dtype == ir.DataType.DOUBLE else ir.DataType.FLOAT
-    return ir.LazyTensor(make, dtype, ir.Shape(tensor.shape), name=tensor.name)
+    return ir.LazyTensor(make, dtype, ir.Shape(tensor.shape.numpy()), name=tensor.name)

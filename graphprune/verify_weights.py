@@ -49,8 +49,7 @@ def misplaced(original: ir.Model, slim: ir.Model, structure: Structure, selectio
 def array_of(tensor: ir.TensorProtocol) -> npt.NDArray[Any]:
     """The contents of a tensor; those of external data as a mapping that ends with its last user."""
     if isinstance(tensor, ir.ExternalTensor) and tensor.dtype.bitwidth >= 8 and tensor.size:
-        shape = tuple(int(size) for size in tensor.shape)  # type: ignore[call-overload]
-        return np.memmap(tensor.path, tensor.dtype.numpy(), "r", tensor.offset or 0, shape)
+        return np.memmap(tensor.path, tensor.dtype.numpy(), "r", tensor.offset or 0, tuple(tensor.shape.numpy()))
     return np.ascontiguousarray(tensor.numpy()).reshape(tuple(tensor.shape.numpy()))
 
 
