@@ -61,7 +61,7 @@ def prune(
     params: str | float | None = None,
     bytes: str | float | None = None,
     criterion: str = "l1",
-    scope: Literal["local", "global"] = "local",
+    scope: Literal["auto", "local", "global"] = "auto",
     round_to: int | None = None,
     exclude: Sequence[str] = (),
     per_group: Mapping[str, float] | None = None,
@@ -84,7 +84,8 @@ def prune(
         params: parameters to keep.
         bytes: bytes of weights to keep.
         criterion: how positions are judged: ``l1``, ``l2``, ``random``.
-        scope: whether each group loses the same share, or groups compete.
+        scope: whether each group loses the same share, or groups compete; ``auto`` is local for a ratio, global for
+            a target.
         round_to: kept widths are multiples of this.
         exclude: patterns of tensors, operators or groups that are left alone.
         per_group: pattern -> ratio of the groups that it matches.

@@ -29,7 +29,9 @@ class Prune(Pass):
     """Remove the positions that matter least.
 
     ``ratio`` is the share of positions to remove; ``macs``, ``params`` and ``bytes`` are what to keep instead, as
-    ``50%`` or ``2.0G``. ``group`` holds ``pattern=ratio`` pairs, each another ratio for the groups it matches.
+    ``50%`` or ``2.0G``. With ``scope`` local each group loses the same share, with global groups compete; auto is local
+    for a ratio and global for a target. ``group`` holds ``pattern=ratio`` pairs, each another ratio for the groups it
+    matches.
     """
 
     ratio: float | None = None
@@ -37,7 +39,7 @@ class Prune(Pass):
     params: str | None = None
     bytes: str | None = None
     criterion: str = "l1"
-    scope: Literal["local", "global"] = "local"
+    scope: Literal["auto", "local", "global"] = "auto"
     round_to: int = 1
     min_width: int = 1
     exclude: tuple[str, ...] = ()

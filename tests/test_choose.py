@@ -320,3 +320,11 @@ def test_random_graphs_meet_targets_or_say_why(seed: int, scope: str, target: st
     check_not_empty(program, selection)
     total = getattr(program.cost.total, target)
     assert getattr(program.cost.of(selection), target) <= share * total + 1e-3 * total
+
+
+def test_a_ratio_is_local_and_a_target_global_by_itself() -> None:
+    program = analyse(reference.squeezenet())
+    for budget, scope in ((Budget(ratio=0.3), "local"), (Budget(macs=parse_amount("70%")), "global")):
+        assert widths(program, cut(program, budget)) == widths(program, cut(program, budget, scope=scope))
+        other = {"local": "global", "global": "local"}[scope]
+        assert widths(program, cut(program, budget)) != widths(program, cut(program, budget, scope=other))

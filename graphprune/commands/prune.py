@@ -32,8 +32,9 @@ NAME = "prune"
 
 
 class Scope(str, Enum):
-    """Whether each group loses the same share, or groups compete."""
+    """Whether each group loses the same share, or groups compete; by itself a ratio is local, a target global."""
 
+    AUTO = "auto"
     LOCAL = "local"
     GLOBAL = "global"
 
@@ -66,8 +67,12 @@ def command(
     ] = "l1",
     scope: Annotated[
         Scope,
-        typer.Option("--scope", help="Each group loses the same share, or groups compete.", rich_help_panel=CHOICE),
-    ] = Scope.LOCAL,
+        typer.Option(
+            "--scope",
+            help="Each group loses the same share (local, for a ratio), or groups compete (global, for a target).",
+            rich_help_panel=CHOICE,
+        ),
+    ] = Scope.AUTO,
     round_to: Annotated[
         int | None,
         typer.Option("--round-to", metavar="N", min=1, help="Keep multiples of N.", rich_help_panel=CHOICE),
@@ -139,7 +144,7 @@ def command(
             params=params,
             bytes=bytes_,
             criterion=criterion,
-            scope="global" if scope is Scope.GLOBAL else "local",
+            scope=scope.value,
             round_to=round_to,
             exclude=tuple(exclude or ()),
             per_group=parse_ratios(group),
