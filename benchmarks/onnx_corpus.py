@@ -2,7 +2,7 @@
 
 Run ``python benchmarks/onnx_corpus.py`` for the corpus (``GRAPHPRUNE_CORPUS``), ``--light`` for the light networks of
 the onnx package, ``--reference`` for ours; ``--against onnxsim`` runs that tool beside it. Rows go to a JSON lines file
-as they are done; ``--resume`` keeps those that are there. The exit status is 1 if any row of graphprune is wrong: not
+as they are done; ``--resume`` keeps the good ones that are there. The exit status is 1 if any row of graphprune is wrong: not
 verified, silently unchanged, broken in ONNX Runtime, counted wrong, crashed, or with an operator left undeclared.
 """
 
@@ -38,7 +38,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ratio", type=float, default=0.5)
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one network")
     parser.add_argument("--results", type=Path, default=HERE.parent / "build" / "onnx_corpus.jsonl")
-    parser.add_argument("--resume", action="store_true", help="keep the rows that the results file has")
+    parser.add_argument("--resume", action="store_true", help="run only what the results file lacks or has as wrong")
     parser.add_argument("--against", choices=["onnxsim"], help="run another tool beside graphprune")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the slim models there")
     parser.add_argument("extra", nargs="*", help="further options of graphprune prune, after --")
@@ -204,12 +204,12 @@ def summary(rows: Sequence[Row], tool: str) -> str:
 
 
 def saved(path: Path, *, resume: bool) -> list[Row]:
-    """Return the rows that the results file holds; empty it unless ``resume``."""
+    """Return the rows of the results file that have no problem, where ``resume``; leave no others in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if resume and path.exists():
-        return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    path.write_text("")
-    return []
+    lines = path.read_text().splitlines() if resume and path.exists() else []
+    rows = [row for row in map(json.loads, filter(str.strip, lines)) if not row["problem"]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
