@@ -2,8 +2,9 @@
 
 Run ``python benchmarks/onnx_corpus.py`` for the corpus (``GRAPHPRUNE_CORPUS``), ``--light`` for the light networks of
 the onnx package, ``--reference`` for ours; ``--against onnxsim`` runs that tool beside it. Rows go to a JSON lines file
-as they are done; ``--resume`` keeps the good ones that are there. The exit status is 1 if any row of graphprune is wrong: not
-verified, silently unchanged, broken in ONNX Runtime, counted wrong, crashed, or with an operator left undeclared.
+as they are done; ``--resume`` keeps the good ones that are there. The exit status is 1 if any row of graphprune is
+wrong: not verified, silently unchanged, broken in ONNX Runtime, counted wrong, crashed, or with an operator left
+undeclared.
 """
 
 from __future__ import annotations

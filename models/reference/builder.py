@@ -17,40 +17,9 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from graphprune.models.reference.values import Array, Dim, Shape, Value, broadcast, window
+
 __all__ = ["Array", "Dim", "GraphBuilder", "Shape", "Value", "window"]
-
-Dim = int | str
-Shape = tuple[Dim, ...]
-Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A named tensor of the graph and its shape."""
-
-    name: str
-    shape: Shape
-
-    def __getitem__(self, axis: int) -> int:
-        """Return the static size of ``axis``; a symbolic one is an error of the caller."""
-        size = self.shape[axis]
-        if not isinstance(size, int):
-            raise TypeError(f"dimension {axis} of {self.name!r} is symbolic ({size!r}); only static sizes work here")
-        return size
-
-
-def window(size: Dim, kernel: int, stride: int, padding: int, dilation: int = 1) -> Dim:
-    """Return the extent that a sliding window leaves of ``size``; a symbolic size stays symbolic."""
-    lost = 2 * padding - dilation * (kernel - 1) - 1
-    if isinstance(size, int):
-        return (size + lost) // stride + 1
-    return size if stride == 1 and lost == -1 else f"{size}_{kernel}{stride}{padding}{dilation}"
-
-
-def _broadcast(shapes: Sequence[Shape]) -> Shape:
-    rank = max(len(shape) for shape in shapes)
-    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
-    return tuple(next((d for d in column if d != 1), 1) for column in zip(*padded, strict=True))
 
 
 @dataclass
@@ -133,7 +102,7 @@ class GraphBuilder:
     def op(self, kind: str, *inputs: Value | None, shape: Shape | None = None, **attributes: Any) -> Value:
         """Add a node with one output; without ``shape`` it is the broadcast of the inputs' shapes."""
         if shape is None:
-            shape = _broadcast([value.shape for value in inputs if value is not None])
+            shape = broadcast([value.shape for value in inputs if value is not None])
         return self.ops(kind, *inputs, shapes=[shape], **attributes)[0]
 
     def ops(
@@ -161,7 +130,7 @@ class GraphBuilder:
 
     def matmul(self, a: Value, b: Value) -> Value:
         """Return the (batched) matrix product."""
-        lead = _broadcast([a.shape[:-2], b.shape[:-2]]) if len(a.shape) > 2 or len(b.shape) > 2 else ()
+        lead = broadcast([a.shape[:-2], b.shape[:-2]]) if len(a.shape) > 2 or len(b.shape) > 2 else ()
         return self.op("MatMul", a, b, shape=(*lead, a.shape[-2], b.shape[-1]))
 
     def conv(
@@ -315,7 +284,9 @@ class GraphBuilder:
         """Return the model built so far."""
         graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, self.initializers)
         opsets = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(*item) for item in self.domains.items())]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=8 if self.opset < 19 else 10 if self.opset < 23 else 11)
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=8 if self.opset < 19 else 10 if self.opset < 23 else 11
+        )
 
     @property
     def elem_type(self) -> int:
