@@ -23,6 +23,7 @@ import onnx
 from onnx import defs, shape_inference
 
 from graphprune.frontends.shape_notation import Dim, Signature, parse
+from graphprune.frontends.slice_shape import sliced_dims
 
 __all__ = ["DOMAIN", "SHAPES", "STANDARD", "Like", "register", "translate"]
 
@@ -46,7 +47,7 @@ class Like:
 
     ``operands`` are the positions of its inputs among ours; ``every`` takes each third one and so on for variadic
     ones; ``nhwc`` are the standard operands to move from channels-last to channels-first; ``element`` is the output's
-    element type where it differs.
+    element type where it differs, and ``scaled`` the operand without which the result of integers is a float.
     """
 
     op_type: str
@@ -54,6 +55,7 @@ class Like:
     every: int = 0
     nhwc: tuple[int, ...] = ()
     element: str = ""
+    scaled: int = 0
 
 
 _MATMULS = ("FusedMatMul", "FusedMatMulActivation", "TransposeMatMul")
@@ -72,8 +74,18 @@ STANDARD: dict[str, Like] = {
     "QLinearConcat": Like("Concat", (2,), every=3),
     "QLinearReduceMean": Like("ReduceMean"),
     "QLinearWhere": Like("Where", (0, 1, 4)),
-    "QGemm": Like("Gemm", (0, 3)),
+    "QGemm": Like("Gemm", (0, 3), scaled=7),
     "DynamicQuantizeMatMul": Like("MatMul", (0, 1)),
+    "QLinearConv": Like("QLinearConv", tuple(range(9))),
+    "GemmFastGelu": Like("MatMul", (0, 1)),
+    "Pad": Like("Pad", (0, 1, 2)),
+    "GatherND": Like("GatherND", (0, 1)),
+    "TorchEmbedding": Like("Gather", (0, 1)),
+    "GridSample": Like("GridSample", (0, 1)),
+    "MaxpoolWithMask": Like("MaxPool"),
+    "ComplexMul": Like("Mul", (0, 1)),
+    "ComplexMulConj": Like("Mul", (0, 1)),
+    "MulInteger": Like("Mul", (0, 2), element="int32"),
     "MatMulInteger16": Like("MatMul", (0, 1), element="int32"),
     "MatMulIntegerToFloat": Like("MatMul", (0, 1), element="float"),
 }
@@ -92,6 +104,12 @@ SHAPES: dict[str, str] = {
     "QuantizeLinear": "x scale zero -> <zero> x*",
     "DequantizeLinear": "x scale zero -> <scale> x*",
     "Inverse": "x -> x*",
+    "Trilu": "x -> x*",
+    "ScaledSiLU": "x -> x*",
+    "GatedAdd": "x -> x*",
+    "GatedRMSNorm": "x -> x*",
+    "BiasDropout": "x -> x*, x*",
+    "LinearAttentionGate": "a -> a*, a*",
     "MoE": "x -> x*",
     "QMoE": "x -> x*",
     "GroupNorm": "x -> x*",
@@ -109,7 +127,17 @@ SHAPES: dict[str, str] = {
     "MatMulFpQ4": "a b shape -> _",
     "BiasSplitGelu": "x bias -> x[:-1] x[-1]/2",
     "GatherBlockQuantized": "data indices scales -> <scales> indices* data[1:]",
+    "SwiGLU": "gate up -> gate[:-1] up[-1]|gate[-1]/2",
+    "CDist": "a b -> a[0] b[0]",
+    "CropAndResize": "x rois -> rois[0] x[1] ? ?",
+    "CausalConvWithState": "x weight bias past -> x*, past*",
+    "DynamicQuantizeLSTM": ("x w r -> x[0] r[0] x[1] @hidden_size, r[0] x[1] @hidden_size, r[0] x[1] @hidden_size"),
     # Attention.
+    "LinearAttention": (
+        "query key value -> query[0] query[1] value[2]*@q_num_heads/@kv_num_heads, "
+        "query[0] @kv_num_heads key[2]/@kv_num_heads value[2]/@kv_num_heads"
+    ),
+    "RelativePositionBias": "table queries keys -> 1 table[1] ? ?",
     "EmbedLayerNormalization": (
         "ids segments words positions kinds gamma beta mask -> "
         "<words> ids[0] ids[1] words[1], <int32> ids[0], <words> ids[0] ids[1] words[1]"
@@ -146,17 +174,27 @@ SHAPES: dict[str, str] = {
 }
 
 
-def translate(node: onnx.NodeProto, opset: int) -> list[onnx.NodeProto]:
-    """Return standard or private nodes with the output shapes of ``node``; a standard node comes back as it is."""
+def translate(node: onnx.NodeProto, opset: int, safe: bool = True) -> list[onnx.NodeProto]:
+    """Return standard or private nodes with the output shapes of ``node``; a standard node comes back as it is.
+
+    ``safe`` is false for a Slice whose standard shape function might end the process.
+    """
     if node.domain not in _FOREIGN:
         return [node]
     if node.domain == "" and node.op_type not in _NOT_INFERRED and _is_standard(node.op_type, opset):
+        if not safe:
+            _move(node)
         return [node]
     if (like := STANDARD.get(node.op_type)) is not None:
         return _like(node, like)
     if node.op_type in SHAPES or node.op_type in _MATMULS:
-        node.domain, node.op_type = DOMAIN, _PREFIX + node.op_type
+        _move(node)
     return [node]
+
+
+def _move(node: onnx.NodeProto) -> None:
+    """Make ``node`` the operator of our own that has its shape function."""
+    node.domain, node.op_type = DOMAIN, _PREFIX + node.op_type
 
 
 @cache
@@ -167,7 +205,7 @@ def register() -> None:
     results = defs.OpSchema.FormalParameter("y", "T", param_option=option, is_homogeneous=False, min_arity=0)
     types = [("T", ["tensor(float)"], "")]
     functions = {name: _function(parse(line)) for name, line in SHAPES.items()}
-    functions |= dict.fromkeys(_MATMULS, _fused_matmul)
+    functions |= dict.fromkeys(_MATMULS, _fused_matmul) | {"Slice": _slice}
     for name, function in functions.items():
         schema = defs.OpSchema(_PREFIX + name, DOMAIN, 1, inputs=[operands], outputs=[results], type_constraints=types)
         schema.set_type_and_shape_inference_function(function)
@@ -195,14 +233,15 @@ def _like(node: onnx.NodeProto, like: Like) -> list[onnx.NodeProto]:
     for position in moved:
         nodes.append(_node("Transpose", [inputs[position]], f"{output}.nchw{position}", perm=[0, 3, 1, 2]))
         inputs[position] = nodes[-1].output[0]
-    result = f"{output}.{like.op_type}" if moved or like.element else output
+    element = "float" if like.scaled and not any(node.input[like.scaled :]) else like.element
+    result = f"{output}.{like.op_type}" if moved or element else output
     attributes = [attribute for attribute in node.attribute if attribute.name in _attributes(like.op_type)]
     nodes.append(_node(like.op_type, inputs, result))
     nodes[-1].attribute.extend(attributes)
     if moved:
         nodes.append(_node("Transpose", [result], output, perm=[0, 2, 3, 1]))
-    elif like.element:
-        nodes.append(_node("Cast", [result], output, to=_ELEMENTS[like.element]))
+    elif element:
+        nodes.append(_node("Cast", [result], output, to=_ELEMENTS[element]))
     return nodes
 
 
@@ -265,6 +304,27 @@ def _fused_matmul(context: shape_inference.InferenceContext) -> None:
     batch = [b if a == 1 else a if b == 1 or a == b or isinstance(a, int) else b for a, b in zip(*batches, strict=True)]
     element = context.get_input_type(0).tensor_type.elem_type
     context.set_output_type(0, onnx.helper.make_tensor_type_proto(element, [*batch, left[-2], right[-1]]))
+
+
+def _slice(context: shape_inference.InferenceContext) -> None:
+    """Infer a Slice with steps from constant operands; without them only the rank is known."""
+    found: onnx.TypeProto | None = context.get_input_type(0)
+    if found is None or not found.tensor_type.HasField("shape"):
+        return
+    dims = [_dim(dim) for dim in found.tensor_type.shape.dim]
+    starts, ends, axes, steps = (_integers(context, position) for position in range(1, 5))
+    result = None
+    if starts is not None and ends is not None and steps is not None and (axes or not context.has_input(3)):
+        result = sliced_dims(dims, starts, ends, axes, steps)
+    result = [None] * len(dims) if result is None else result
+    context.set_output_type(0, onnx.helper.make_tensor_type_proto(found.tensor_type.elem_type, result))
+
+
+def _integers(context: shape_inference.InferenceContext, position: int) -> list[int] | None:
+    if not context.has_input(position):
+        return None
+    data: onnx.TensorProto | None = context.get_input_data(position)
+    return None if data is None else [int(number) for number in onnx.numpy_helper.to_array(data).reshape(-1)]
 
 
 def _flag(context: shape_inference.InferenceContext, name: str) -> bool:

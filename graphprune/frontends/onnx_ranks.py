@@ -32,7 +32,7 @@ def check_ranks(model: ir.Model, where: str) -> None:
     for value in proto.graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
-    names = {node.outputs[0].name: node.name for node in model.graph if node.outputs}
+    nodes = {node.outputs[0].name: node for node in model.graph if node.outputs}
     for number, copy in enumerate(proto.graph.node):
         copy.name = str(number)
     try:
@@ -45,7 +45,10 @@ def check_ranks(model: ir.Model, where: str) -> None:
             if UNTYPED in reason or (reason.startswith(NESTED) and operator not in BODIES):
                 continue
             output = proto.graph.node[int(index)].output[0]
-            node = f"node '{names.get(output) or output}' ({operator})"
+            original = nodes.get(output)
+            if original is None or original.op_type != operator:
+                continue  # it stands for a foreign operator of the same shapes, but not of the same types
+            node = f"node '{original.name or output}' ({operator})"
             raise model_error(
                 where, f"{node} cannot take its operands ({reason.strip()})", "export the model again"
             ) from error

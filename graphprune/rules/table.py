@@ -301,6 +301,8 @@ class _Match:
 
     def _result_run(self, name: str, at: int, plain: int, sizes: tuple[Size, ...] | None) -> list[Axis]:
         if name not in self.runs:
+            if sizes is None and not self.runs:
+                raise Declined("a result whose rank is not known")
             count = len(sizes) - plain if sizes is not None else max(map(len, self.runs.values()), default=0)
             own = [sizes[at + index] if sizes is not None else None for index in range(count)]
             self.runs[name] = [self.call.fixed(size, "a size of this operator's own") for size in reversed(own)]
@@ -323,7 +325,7 @@ class _Match:
                 call.pin(axis, f"axis '{key.strip('*')}' of this operator is fixed")
             elif self.uses.get(key, 0) == 1 and key in self.where and key not in rule.summed:
                 call.pin(axis, "an axis that occurs in this operand alone")
-            elif key in statistics:
+            elif key in statistics and key in self.where:
                 call.mixes.append(Mix("statistics", axis, tuple(self.where[key]), self._places(key)))
             elif key in rule.summed:
                 for operand in rule.summed[key]:
