@@ -36,13 +36,13 @@ FLOAT_SUMMANDS = 64
 class Difference:
     """How one output of a model differs from its reference.
 
-    ``error`` is scaled, ``absolute`` is not; ``varies`` tells whether the reference has more than one finite value.
+    ``error`` is scaled, ``absolute`` is not; ``finite`` tells whether the reference has any finite number.
     """
 
     name: str
     error: float
     absolute: float
-    varies: bool
+    finite: bool
     note: str = ""
 
 
@@ -89,7 +89,7 @@ def worst(runs: Sequence[Sequence[Difference]]) -> tuple[Difference, ...]:
             each[0].name,
             max(d.error for d in each),
             max(d.absolute for d in each),
-            any(d.varies for d in each),
+            any(d.finite for d in each),
             next((d.note for d in each if d.note), ""),
         )
         for each in zip(*runs, strict=True)
@@ -107,7 +107,7 @@ def _difference(name: str, reference: Any, output: Any) -> Difference:
         return _integer_difference(name, a, b)
     if a.dtype.kind not in "fc":
         same = bool(np.array_equal(a, b))
-        return Difference(name, 0.0 if same else np.inf, 0.0, False, "" if same else "differs")
+        return Difference(name, 0.0 if same else np.inf, 0.0, True, "" if same else "differs")
     finite = np.isfinite(a)
     if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return Difference(name, np.inf, np.inf, True, "has infinities or NaN at other places")
@@ -116,8 +116,7 @@ def _difference(name: str, reference: Any, output: Any) -> Difference:
     wide = np.complex128 if a.dtype.kind == "c" else np.float64
     x, y = np.where(finite, a, 0).astype(wide), np.where(finite, b, 0).astype(wide)
     gap = np.abs(x - y)
-    varies = bool(np.ptp(np.abs(x[finite])) > 0) or x.size == 1
-    return Difference(name, float((gap / _scale(np.abs(x), np.abs(y))).max()), float(gap.max()), varies)
+    return Difference(name, float((gap / _scale(np.abs(x), np.abs(y))).max()), float(gap.max()), True)
 
 
 def _integer_difference(name: str, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Difference:
@@ -126,7 +125,7 @@ def _integer_difference(name: str, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> 
     allowed = 1 if a.dtype in (np.int8, np.uint8) else 0
     beyond = np.maximum(gap - allowed, 0).max()
     scale = max(1.0, float(np.abs(a.astype(np.float64)).max()))
-    return Difference(name, float(beyond / scale), float(gap.max()), bool(np.ptp(a.astype(np.float64)) > 0))
+    return Difference(name, float(beyond / scale), float(gap.max()), True)
 
 
 def _scale(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

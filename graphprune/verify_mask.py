@@ -11,7 +11,6 @@ In integer arithmetic with a zero point the number that stands for zero is the z
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,14 +21,10 @@ import onnx_ir as ir
 from graphprune.rules.call import AttributeTarget, Axes, Call, LengthSite, Mix
 from graphprune.selection import Mask, Selection
 from graphprune.structure import Structure
-from graphprune.verify_weights import array_of
 
-__all__ = ["masked_original", "perturb", "poison"]
+__all__ = ["masked_original"]
 
 WHERE_SINCE = 9
-SMALL = 16
-CHUNK_ELEMENTS = 1 << 20
-POOL = 4093  # prime, so that repeating it does not align with any dimension
 
 
 def masked_original(model: ir.Model, structure: Structure, selection: Selection) -> ir.Model:
@@ -216,75 +211,3 @@ def _values(graph: ir.Graph) -> Iterable[ir.Value]:
     yield from graph.initializers.values()
     for node in graph:
         yield from node.outputs
-
-
-def poison(
-    model: ir.Model, structure: Structure, selection: Selection, seed: int = 0, everything: bool = False
-) -> None:
-    """Replace the removed positions of all parameters, in place and lazily, by other values of the same parameter.
-
-    A value taken from elsewhere in the tensor is one that the operators accept (a variance stays positive, an index in
-    range); numbers are enlarged a little, and zeros replaced, so that they are not what they were. With ``everything``
-    the kept positions of parameters that are cut are replaced as well.
-    """
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            axes = structure.tensors.get(value.name or "")
-            if tensor is None or axes is None or not any(selection.cuts(axis) for axis in axes):
-                continue
-            masks = [selection.mask(axis) & (not everything) for axis in axes]
-            value.const_value = _poisoned(tensor, masks, seed + zlib.crc32((value.name or "").encode()))
-
-
-def _poisoned(tensor: ir.TensorProtocol, masks: list[Mask], seed: int) -> ir.LazyTensor:
-    def make() -> ir.TensorProtocol:
-        array = np.array(array_of(tensor))
-        pool = _garbage(array, np.random.default_rng(seed))
-        rows = max(1, CHUNK_ELEMENTS // max(1, array.size // len(array)))
-        for start in range(0, len(array), rows):
-            piece = array[start : start + rows]
-            kept = np.ones((), dtype=np.bool_)
-            for mask in (masks[0][start : start + rows], *masks[1:]):
-                kept = np.logical_and.outer(kept, mask)
-            np.copyto(piece, np.resize(pool, piece.shape), where=~kept)
-        return ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
-
-    return ir.LazyTensor(make, tensor.dtype, ir.Shape(tensor.shape.numpy()), name=tensor.name)
-
-
-def _garbage(array: npt.NDArray[Any], generator: np.random.Generator) -> npt.NDArray[Any]:
-    """A small pool of values, to be repeated, so that a giant tensor needs no giant draws."""
-    pool = array.reshape(-1)[generator.integers(0, array.size, min(array.size, POOL))]
-    if array.dtype.kind != "f":
-        return pool
-    with np.errstate(over="ignore"):
-        grown = (pool * generator.uniform(1.5, 3, pool.shape)).astype(array.dtype)
-    grown = np.where(np.isfinite(grown), grown, pool)
-    return np.where(grown == 0, generator.uniform(0.5, 1, pool.shape).astype(array.dtype), grown)
-
-
-def perturb(model: ir.Model, size: float, seed: int = 0) -> None:
-    """Change every floating-point parameter by a relative ``size`` with random sign, in place and lazily.
-
-    Small ones stay: they may be scales of Resize, bounds or epsilons, in which an exact number is meant.
-    """
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if tensor is None or tensor.size < SMALL:
-                continue
-            if tensor.dtype.is_floating_point() and tensor.dtype.bitwidth >= 16:
-                value.const_value = _perturbed(tensor, size, seed + zlib.crc32((value.name or "").encode()))
-
-
-def _perturbed(tensor: ir.TensorProtocol, size: float, seed: int) -> ir.LazyTensor:
-    def make() -> ir.TensorProtocol:
-        array = array_of(tensor)
-        wide = array.astype(np.float64 if array.dtype == np.float64 else np.float32)
-        signs = np.random.default_rng(seed).integers(0, 2, POOL) * 2 - 1
-        factor = np.resize((1 + size * signs).astype(wide.dtype), wide.shape)
-        return ir.tensor(wide * factor, name=tensor.name)
-
-    dtype = ir.DataType.DOUBLE if tensor.dtype == ir.DataType.DOUBLE else ir.DataType.FLOAT
-    return ir.LazyTensor(make, dtype, ir.Shape(tensor.shape.numpy()), name=tensor.name)

@@ -288,7 +288,8 @@ def test_it_fails_even_where_the_removed_positions_hold_zeros() -> None:
     result = verify(case.model, case.slim(), structure, case.selection)
     assert not result.ok
     assert "depends on what was removed" in result.reason
-    assert verify(case.model, case.slim(), structure, case.selection, poisoned=False).max_error < 1e-6
+    plain = verify(case.model, case.slim(), structure, case.selection, poisoned=False, weights=False)
+    assert plain.max_error < 1e-6
 
 
 def test_a_weight_that_no_input_reaches_is_still_compared() -> None:
@@ -313,9 +314,21 @@ def test_dead_positions_may_go() -> None:
     case = mlp(w2=w2)
     result = case.verify()
     assert result.ok
-    assert result.visible < result.tolerance
+    assert result.random_weights
+    own = case.verify(weights=False)
+    assert not own.ok
+    assert max(own.visible, own.max_error) < own.tolerance
     assert case.verify(expect_visible=False).ok
     assert not mlp().verify(expect_visible=False).ok
+
+
+def test_equal_weights_are_replaced_by_random_ones() -> None:
+    flat = {"w1": np.full((5, 8), 0.1, np.float32), "w2": np.full((8, 4), 0.0, np.float32)}
+    case = mlp(**flat)
+    assert case.verify().random_weights
+    assert case.verify().ok
+    unmasked = verify(case.model, case.slim(), without_masks(case.structure), case.selection)
+    assert not unmasked.ok
 
 
 def test_an_output_that_nothing_changes_proves_nothing() -> None:
@@ -348,7 +361,7 @@ def test_errors_are_scaled_by_what_they_belong_to() -> None:
     assert swapped.error == np.inf
     (equal,) = compare(["nan"], [np.array([np.nan, 1, 2])], [np.array([np.nan, 1, 2])])
     assert equal.error == 0
-    assert equal.varies
+    assert equal.finite
 
 
 def test_an_ill_conditioned_network_gets_the_tolerance_that_its_rounding_needs() -> None:
