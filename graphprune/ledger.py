@@ -15,6 +15,7 @@ _INTERFACE = frozenset({"graph input", "graph output"})
 _OWN = frozenset({"an axis that occurs in this operand alone", "a size of this operator's own", "a fixed factor"})
 """Reasons that pin an operator's own axes, such as those of a convolution's kernel: true, but never what locks it."""
 _NOBODY = Pin("", "", "no group has a part in it")
+_SCALAR = Pin("", "", "single numbers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,8 @@ def ledger(cost: CostModel) -> list[LedgerEntry]:
     """
     structure = cost.structure
     empty = cost.extents({group.leaf: 0 for group in structure.groups})
-    weighty = {
-        leaf
-        for parameter in structure.counted
-        for axis in structure.tensors[parameter.name] or ()
-        for leaf in structure.leaves(axis)
-    }
+    weights = (axis for parameter in structure.counted for axis in structure.tensors[parameter.name] or ())
+    weighty = {node for node in structure.space.nodes(weights) if isinstance(node, Leaf)}
     readers: defaultdict[str, set[str]] = defaultdict(set)
     for call in structure.calls:
         for operand in call.operands:
@@ -73,7 +70,10 @@ def ledger(cost: CostModel) -> list[LedgerEntry]:
     params: defaultdict[Pin, int] = defaultdict(int)
 
     def cause(axes: Iterable[Axis], nodes: set[str]) -> Pin:
-        leaves = [leaf for axis in axes for leaf in structure.leaves(axis) if leaf.pinned]
+        leaves = [leaf for axis in axes for leaf in structure.leaves(axis)]
+        if not leaves:
+            return _SCALAR
+        leaves = [leaf for leaf in leaves if leaf.pinned]
         return _cause([leaf for leaf in leaves if leaf in weighty] or leaves, nodes)
 
     for call, axes, term in cost.contractions:

@@ -142,6 +142,26 @@ def test_symbolic_sizes_get_typical_numbers() -> None:
     assert analyse(b.model(), {"h": 32, "w": 32}).cost.total.macs == 3 * 4 * 9 * 16 * 16
 
 
+def test_sizes_inside_bodies() -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    main (bool flag, float[n, t] x) => (float[n, c, s] y)
+    <int64[2] end = {0, 2}, int64[1] one = {1}, float[4, 1, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}>
+    {
+        pads = Concat<axis = 0>(zeros, end)
+        y = If (flag) <
+            then_branch = a () => (float[n, c, sp] p) { px = Pad(x, pads) pu = Unsqueeze(px, one) p = Conv(pu, w) },
+            else_branch = b () => (float[n, c, sq] q) { qu = Unsqueeze(x, one) q = Conv(qu, w) }
+        >
+    }
+    """
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(2, np.int64), "zeros"))
+    program = analyse(proto, {"t": 20})
+    assert concrete_sizes(program.model, {"t": 20})["px"] == (1, 22)
+    assert program.cost.total.macs == 4 * 3 * (20 + 18)
+
+
 def test_sizes_that_nothing_tells_count_once() -> None:
     program = analyse(convolutions())
     assert CostModel(program.structure).total.params == program.cost.total.params
