@@ -13,9 +13,9 @@ from graphprune.rules.table import Rule, bind
 
 bind("onnx.GridSample com.microsoft.GridSample", Rule("n c *s!, n *t! 2! -> n c *t"), "X")
 bind("onnx.AffineGrid", Rule("n! i! j!, - -> n *t d!"), "theta size")
-bind("onnx.RoiAlign", Rule("n! c h! w!, r 4!, r -> r c *t"), "X rois batch_indices")
-bind("onnx.MaxRoiPool", Rule("n! c h! w!, r 5! -> r c *t"), "X rois")
-bind("com.microsoft.CropAndResize", Rule("n! c h! w!, r 4!, r, - -> r c *t"), "X rois batch_indices crop_size")
+bind("onnx.RoiAlign", Rule("n! c h! w!, r! 4!, r -> r c *t"), "X rois batch_indices")
+bind("onnx.MaxRoiPool", Rule("n! c h! w!, r! 5! -> r c *t"), "X rois")
+bind("com.microsoft.CropAndResize", Rule("n! c h! w!, r! 4!, r, - -> r c *t"), "X rois batch_indices crop_size")
 bind("com.microsoft.MaxpoolWithMask", Rule("n c *s, - -> n c *t"), "X M")
 bind("onnx.Det", Rule("*n i! j! -> *n"), "X")
 bind("com.microsoft.Inverse", Rule("*n i! j! -> *n i j"), "X")

@@ -11,7 +11,7 @@ _M = "com.microsoft."
 rows(f"GridSample {_M}GridSample", (2, 3, 4, 5), (2, 3, 2, 2))
 row("AffineGrid", (2, 2, 3), const([2, 3, 4, 5]))
 _rois = data([[0, 0, 2, 2], [1, 0, 3, 3], [0, 1, 3, 2]], np.float32)
-row("RoiAlign", (2, 3, 4, 5), _rois, data([0, 1, 0]), output_height=2, output_width=2)
+row("RoiAlign", (2, 3, 4, 5), _rois, data([0, 1, 0]), output_height=2, output_width=2, opset=16)
 row(
     "MaxRoiPool",
     (2, 3, 4, 5),
@@ -46,8 +46,8 @@ row(f"{_M}RestorePadding", (5, 4), data([[0, 1, 2], [3, 4, 5]], np.int32), refer
 
 row("DFT", (2, 6, 3, 1), None, const(1))
 row("DFT", (2, 6, 3, 2), axis=2, opset=17)
-row("STFT", (2, 12, 1), const(3), None, const(4))
-row("STFT", (2, 12), const(3), (4,))
+row("STFT", (2, 12, 1), const(3), None, const(4), onesided=1)
+row("STFT", (2, 12), const(3), (4,), onesided=1)
 row("CumProd", (2, 5, 3), const(1), opset=26, by_onnx=True)
 for domain in ("", _M):
     state = (2, 5, 2)

@@ -75,7 +75,7 @@ class Sample:
         }
         key = model.SerializeToString(deterministic=True)
         if key not in self._runs:
-            self._runs[key] = _Evaluator(model) if self.by_onnx else _session(model)
+            self._runs[key] = Evaluator(model) if self.by_onnx else _session(model)
         return list(self._runs[key].run(None, feeds))
 
     def model(self, arrays: Sequence[Array | None], attributes: Mapping[str, Any]) -> onnx.ModelProto:
@@ -114,7 +114,7 @@ def _short(value: Any) -> str:
     return str(value).replace(" ", "")
 
 
-class _Evaluator:
+class Evaluator:
     """onnx.reference behind the interface of a session."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -133,7 +133,7 @@ def _session(model: onnx.ModelProto) -> Any:
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented:
-        return _Evaluator(model)
+        return Evaluator(model)
 
 
 @dataclass
