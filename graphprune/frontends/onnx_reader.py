@@ -27,7 +27,8 @@ CLONE_OF = "graphprune.clone_of"
 """Metadata key of an initializer that repeats the one named there, so that each use has axes of its own."""
 
 _INDEX_TYPES = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING})
-_INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32})
+_FOLLOWED = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
+"""Types of the numbers that spell shapes, and of the conditions by which exporters choose between them."""
 
 
 def read(model: ir.Model) -> Structure:
@@ -95,7 +96,7 @@ class Reader:
         counts = own and tensor.dtype not in _INDEX_TYPES
         itemsize = tensor.dtype.itemsize if own and tensor.dtype != ir.DataType.STRING else 0
         self.structure.parameters[name] = Parameter(name, int(tensor.size), itemsize, counts)
-        if tensor.dtype in _INTEGERS and len(axes) <= 1 and tensor.size <= shape_values.MAX_ELEMENTS:
+        if tensor.dtype in _FOLLOWED and len(axes) <= 1 and tensor.size <= shape_values.MAX_ELEMENTS:
             self.elements[name] = tuple(literal(int(number)) for number in tensor.numpy().reshape(-1))
 
     def operand(self, value: ir.Value | None) -> Operand | None:
@@ -145,7 +146,7 @@ class Reader:
         """Contents of the result where they are numbers that spell shapes; where sizes enter other computations, an
         attention's scale for instance, the axes they are read off keep their extent."""
         found = None
-        if len(node.outputs) == 1 and node.outputs[0].dtype in (*_INTEGERS, None):
+        if len(node.outputs) == 1 and node.outputs[0].dtype in (*_FOLLOWED, None):
             found = shape_values.results(call)
         if found is not None:
             self.elements[node.outputs[0].name or ""] = found

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from graphprune.axes import ONE
 from graphprune.elements import UNKNOWN, Element, computed, extent, literal
 from graphprune.rules.call import Call
+from graphprune.sizes import Size
 
 __all__ = ["MAX_ELEMENTS", "results"]
 
@@ -72,14 +73,19 @@ def _slice(call: Call, contents: Contents) -> Elements | None:
     return data[slice(*slice(starts[0], ends[0], steps[0]).indices(len(data)))]
 
 
-def _arithmetic(call: Call, contents: Contents) -> Elements | None:
-    a, b = contents[0], contents[1]
+def _paired(a: Elements | None, b: Elements | None) -> list[tuple[Element, Element]] | None:
+    """Elements of two broadcast vectors, side by side."""
     if a is None or b is None or (len(a) != len(b) and 1 not in (len(a), len(b))):
         return None
     count = max(len(a), len(b))
     a, b = (side * count if len(side) == 1 else side for side in (a, b))
+    return list(zip(a, b, strict=True))
+
+
+def _arithmetic(call: Call, contents: Contents) -> Elements | None:
+    pairs = _paired(contents[0], contents[1])
     name = call.op.rpartition(".")[2]
-    return tuple(computed(name, x, y) for x, y in zip(a, b, strict=True))
+    return None if pairs is None else tuple(computed(name, x, y) for x, y in pairs)
 
 
 def _product(call: Call, contents: Contents) -> Elements | None:
@@ -95,6 +101,41 @@ def _size(call: Call, contents: Contents) -> Elements | None:
     return _product(call, [_shape(call, contents)])
 
 
+def _filled(call: Call, contents: Contents) -> Elements | None:
+    """ConstantOfShape with a known length."""
+    length = _numbers(contents[0])
+    value = call.attribute("value")
+    number = 0 if value is None else value.numpy().reshape(-1)[0]
+    if length is None or len(length) != 1 or length[0] > MAX_ELEMENTS or int(number) != number:
+        return None
+    return (literal(int(number)),) * length[0]
+
+
+def _equal(call: Call, contents: Contents) -> Elements | None:
+    """Whether elements are equal, as 1 or 0; a symbolic extent is never a negative number."""
+    pairs = _paired(contents[0], contents[1])
+    if pairs is None:
+        return None
+    return tuple(_same(a.value, b.value) for a, b in pairs)
+
+
+def _same(a: Size | None, b: Size | None) -> Element:
+    if a is None or b is None:
+        return UNKNOWN
+    if isinstance(a, int) and isinstance(b, int):
+        return literal(int(a == b))
+    numbers = [size for size in (a, b) if isinstance(size, int)]
+    return literal(0) if numbers and numbers[0] < 0 else UNKNOWN
+
+
+def _where(call: Call, contents: Contents) -> Elements | None:
+    chosen, pairs = contents[0], _paired(contents[1], contents[2])
+    if chosen is None or pairs is None or len(chosen) not in (1, len(pairs)):
+        return None
+    chosen = chosen * len(pairs) if len(chosen) == 1 else chosen
+    return tuple(UNKNOWN if c.value is None else a if c.value else b for c, (a, b) in zip(chosen, pairs, strict=True))
+
+
 FOLLOWED: dict[str, Callable[[Call, Contents], Elements | None]] = {
     "onnx.Shape": _shape,
     "onnx.Size": _size,
@@ -108,6 +149,9 @@ FOLLOWED: dict[str, Callable[[Call, Contents], Elements | None]] = {
     "onnx.Gather": _gather,
     "onnx.Slice": _slice,
     "onnx.ReduceProd": _product,
+    "onnx.ConstantOfShape": _filled,
+    "onnx.Equal": _equal,
+    "onnx.Where": _where,
     **{f"onnx.{name}": _arithmetic for name in ("Add", "Sub", "Mul", "Div", "Max", "Min")},
 }
 
