@@ -169,9 +169,7 @@ class AxisSpace:
 
     def parts(self, axis: Axis) -> tuple[Axis, ...]:
         """The present forms of the parts of a product or concatenation; none for a leaf."""
-        if isinstance(axis, Product | Concat):
-            return tuple(self.find(part) for part in axis.parts)
-        return ()
+        return () if isinstance(axis, Leaf) else tuple(map(self.find, axis.parts))  # type: ignore[attr-defined]
 
     def postorder(self, axis: Axis, known: Container[int] = ()) -> Iterator[Axis]:
         """Every distinct part of ``axis`` in its present form, parts before what they are part of.
@@ -188,6 +186,14 @@ class AxisSpace:
                 seen.add(id(node))
                 stack.append((node, True))
                 stack.extend((part, False) for part in reversed(self.parts(node)))
+
+    def nodes(self, axes: Iterable[Axis]) -> Iterator[Axis]:
+        """Every distinct part of any of ``axes`` in its present form, each once, parts before what they are part of."""
+        seen: set[int] = set()
+        for axis in axes:
+            for node in self.postorder(axis, seen):
+                seen.add(id(node))
+                yield node
 
     def leaves(self, axis: Axis) -> list[Leaf]:
         """The distinct leaves of ``axis`` in order of appearance."""

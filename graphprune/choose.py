@@ -149,7 +149,7 @@ class _Choice:
             members.setdefault((group.leaf.pool, ratios.get(group.leaf)), []).append(group.leaf)
         units: list[_Unit] = []
         for (_, ratio), leaves in members.items():
-            numbers = np.concatenate([np.arange(self.positions.total)[self.positions.range(leaf)] for leaf in leaves])
+            numbers = np.concatenate([self.positions.numbers(leaf) for leaf in leaves])
             order = numbers[np.lexsort((self.scores[numbers], self._quantiles(leaves)))]
             order = order[~stays[order]]
             least = min(self._least(len(numbers), ratio), len(numbers))

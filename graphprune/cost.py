@@ -152,10 +152,9 @@ class CostModel:
         axis = self._space.find(axis)
         known = self._known.get(id(axis))
         if known is None:
-            for node in self._space.postorder(axis):
-                if id(node) not in self._known:
-                    self._axes.append(node)
-                    self._known[id(node)] = self._compiled(node)
+            for node in self._space.postorder(axis, self._known):
+                self._axes.append(node)
+                self._known[id(node)] = self._compiled(node)
             known = self._known[id(axis)]
         return known
 

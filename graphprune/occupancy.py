@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 import numpy.typing as npt
 
@@ -28,20 +30,36 @@ class _Occupancy:
         self._scores = scores
         self.kept = np.zeros(positions.total, np.bool_)
         self._best: dict[int, float] = {}
+        self._wholes: defaultdict[int, list[Axis]] = defaultdict(list)
+        self._missing: dict[int, int] = {}  # how many parts of an axis must come to stay before it cannot run empty
         roots = {id(root): root for root in map(self._space.find, _axes(structure))}
+        nodes = list(self._space.nodes(roots.values()))
+        for node in nodes:
+            self._enter(node)
         required = self._demand(list(roots.values()))
-        seen: set[int] = set()
-        occupied: dict[int, bool] = {}
-        for root in roots.values():
-            for node in self._space.postorder(root, seen):
-                self._best[id(node)] = self._score(node)
-                if isinstance(node, Leaf):
-                    continue
-                full = [occupied.get(id(part), False) or self._stays(part) for part in self._space.parts(node)]
-                occupied[id(node)] = any(full) if isinstance(node, Concat) else all(full)
-                if id(node) in required and not occupied[id(node)]:
-                    self._demand([node], open_concats=True)
-                    occupied[id(node)] = True
+        for node in nodes:
+            if id(node) in required and self._missing[id(node)]:
+                self._demand([node], open_concats=True)
+
+    def _enter(self, node: Axis) -> None:
+        self._best[id(node)] = self._score(node)
+        if isinstance(node, Leaf):
+            self._missing[id(node)] = int(node in self._positions.first)
+            return
+        parts = self._space.parts(node)
+        for part in parts:
+            self._wholes[id(part)].append(node)
+        empty = [self._missing[id(part)] > 0 for part in parts]
+        self._missing[id(node)] = int(all(empty)) if isinstance(node, Concat) else sum(empty)
+
+    def _occupy(self, leaf: Leaf) -> None:
+        """Note that a position of ``leaf`` stays, and which axes cannot run empty any more because of that."""
+        stack: list[Axis] = [leaf] if self._missing[id(leaf)] else []
+        while stack:
+            node = stack.pop()
+            if self._missing[id(node)]:
+                self._missing[id(node)] -= 1
+                stack.extend(() if self._missing[id(node)] else self._wholes[id(node)])
 
     def _demand(self, nodes: list[Axis], open_concats: bool = False) -> set[int]:
         """Keep the best position of every leaf that ``nodes`` need; returns the concatenations left undecided."""
@@ -61,12 +79,8 @@ class _Occupancy:
             elif isinstance(node, Leaf) and node in self._positions.first and node.size != 0:
                 numbers = self._positions.range(node)
                 self.kept[numbers.start + int(np.argmax(self._scores[numbers]))] = True
+                self._occupy(node)
         return pending
-
-    def _stays(self, node: Axis) -> bool:
-        if not isinstance(node, Leaf):
-            return False
-        return node not in self._positions.first or bool(self.kept[self._positions.range(node)].any())
 
     def _score(self, node: Axis) -> float:
         if isinstance(node, Leaf):

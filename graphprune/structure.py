@@ -6,8 +6,8 @@ again after each write.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -44,7 +44,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Positions that stand or fall together in all ``slices``: one leaf that is not pinned.
+    """Positions that stand or fall together in all slices: one leaf that is not pinned.
 
     ``role`` says what a position is; ``exact`` whether removing it equals feeding zeros (False where statistics are
     taken over it, under a LayerNorm for instance).
@@ -53,9 +53,14 @@ class Group:
     name: str
     leaf: Leaf
     size: int
-    slices: tuple[Slice, ...]
-    role: str = "channel"
-    exact: bool = True
+    role: str
+    exact: bool
+    structure: Structure = field(repr=False, compare=False)
+
+    @property
+    def slices(self) -> tuple[Slice, ...]:
+        """The dimensions of parameters that hold the leaf, in reading order."""
+        return self.structure.slices(self.leaf)
 
 
 @dataclass
@@ -82,18 +87,53 @@ class Structure:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """All groups that hold a parameter, in reading order."""
-        slices: dict[Leaf, dict[Slice, None]] = {}
-        for name in self.parameters:
-            for dim, axis in enumerate(self.tensors.get(name) or ()):
-                for leaf in self.leaves(axis):
-                    if not leaf.pinned and isinstance(leaf.size, int):
-                        slices.setdefault(leaf, {})[Slice(name, dim)] = None
+        free = [
+            node
+            for node in self.space.nodes(axis for _, axis in self._slices())
+            if isinstance(node, Leaf) and not node.pinned and isinstance(node.size, int)
+        ]
         roles = self._roles()
         mixed = self._mixed()
         return tuple(
-            Group(f"a{number}", leaf, int(leaf.size), tuple(places), roles.get(leaf, "channel"), leaf not in mixed)  # type: ignore[arg-type]
-            for number, (leaf, places) in enumerate(slices.items())
+            Group(f"a{number}", leaf, int(leaf.size), roles.get(leaf, "channel"), leaf not in mixed, self)  # type: ignore[arg-type]
+            for number, leaf in enumerate(free)
         )
+
+    def slices(self, leaf: Leaf) -> tuple[Slice, ...]:
+        """The dimensions of parameters that hold ``leaf``, in reading order."""
+        wholes, places = self._wholes
+        found: list[tuple[int, Slice]] = []
+        seen: set[int] = {id(leaf)}
+        stack: list[Axis] = [leaf]
+        while stack:
+            node = stack.pop()
+            found.extend(places.get(id(node), ()))
+            for whole in wholes.get(id(node), ()):
+                if id(whole) not in seen:
+                    seen.add(id(whole))
+                    stack.append(whole)
+        return tuple(place for _, place in sorted(found, key=lambda each: each[0]))
+
+    @cached_property
+    def _wholes(self) -> tuple[dict[int, list[Axis]], dict[int, list[tuple[int, Slice]]]]:
+        """For each axis, by id, the axes that it is a part of, and the dimensions of parameters, numbered, that it is.
+
+        Slices of all groups together are more than linear in the size of a densely connected program, so they are
+        found from this when they are asked for.
+        """
+        wholes: defaultdict[int, list[Axis]] = defaultdict(list)
+        places: defaultdict[int, list[tuple[int, Slice]]] = defaultdict(list)
+        for node in self.space.nodes(axis for _, axis in self._slices()):
+            for part in self.space.parts(node):
+                wholes[id(part)].append(node)
+        for number, (place, axis) in enumerate(self._slices()):
+            places[id(self.space.find(axis))].append((number, place))
+        return wholes, places
+
+    def _slices(self) -> Iterator[tuple[Slice, Axis]]:
+        for name in self.parameters:
+            for dim, axis in enumerate(self.tensors.get(name) or ()):
+                yield Slice(name, dim), axis
 
     @cached_property
     def _leaves(self) -> dict[int, tuple[Axis, list[Leaf]]]:
@@ -110,13 +150,8 @@ class Structure:
         return {leaf: role for call in self.calls for axis, role in call.roles for leaf in self.leaves(axis)}
 
     def _mixed(self) -> set[Leaf]:
-        return {
-            leaf
-            for call in self.calls
-            for mix in call.mixes
-            if mix.kind == "statistics"
-            for leaf in self.leaves(mix.axis)
-        }
+        mixed = (mix.axis for call in self.calls for mix in call.mixes if mix.kind == "statistics")
+        return {node for node in self.space.nodes(mixed) if isinstance(node, Leaf)}
 
     def free(self, axes: Iterable[Axis]) -> bool:
         """Whether any of ``axes`` has a position that can go."""

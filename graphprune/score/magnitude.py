@@ -69,10 +69,11 @@ class _Reduced:
     def add(self, axis: Axis, values: Numbers) -> None:
         """Take in the sums along one dimension of one weight."""
         places = self._positions.places(axis)
-        if places.repeats is None:
+        repeats = places.repeats()
+        if repeats is None:
             numbers, own = places.number, values[places.index]
         else:
-            numbers = np.flatnonzero(places.repeats)
+            numbers = np.flatnonzero(repeats)
             own = places.gather(values, self._positions.total)[numbers]
         self.seen[numbers] += 1
         if self._reduction == "max":
@@ -87,16 +88,14 @@ class _Reduced:
 
 def _sums(structure: Structure, weights: Weights, positions: Positions, p: int) -> list[tuple[str, dict[int, Numbers]]]:
     """For each weight, and each of its dimensions that a group has a part in, sums of ``|w|^p`` over the others."""
-    free: dict[str, list[int]] = {}
-    for group in structure.groups:
-        for place in group.slices:
-            free.setdefault(place.tensor, []).append(place.dim)
     found: list[tuple[str, dict[int, Numbers]]] = []
-    for name in structure.parameters:
-        if name not in free or not structure.parameters[name].counts:
+    for parameter in structure.counted:
+        name = parameter.name
+        axes = enumerate(structure.tensors[name] or ())
+        free = {dim: int(axis.size) for dim, axis in axes if len(positions.places(axis).number)}  # type: ignore[arg-type]
+        if not free:
             continue
-        sizes = [int(axis.size) for axis in structure.tensors[name] or ()]  # type: ignore[arg-type]
-        sums = {dim: np.zeros(sizes[dim]) for dim in dict.fromkeys(free[name])}
+        sums = {dim: np.zeros(size) for dim, size in free.items()}
         for block in weights(name):
             _add_block(sums, block.prefix, block.start, _powers(block.values, p))
         found.append((name, sums))

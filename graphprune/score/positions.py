@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.axes import Axis, Leaf
-from graphprune.selection import occurrences
+from graphprune.axes import Axis, Concat, Leaf
 from graphprune.structure import Structure
 
 __all__ = ["Numbers", "Places", "Positions"]
@@ -20,15 +20,17 @@ Indices = npt.NDArray[np.intp]
 class Places:
     """Where positions of groups stand in an axis: axis position ``index[k]`` is made from group position ``number[k]``.
 
-    ``repeats`` is how often each occurs, None where none occurs twice.
     """
 
-    __slots__ = ("index", "number", "repeats")
+    __slots__ = ("index", "number")
 
     def __init__(self, index: Indices, number: Indices) -> None:
         self.index, self.number = index, number
-        unique = len(number) < 2 or bool((np.diff(np.sort(number)) > 0).all())
-        self.repeats: Indices | None = None if unique else np.bincount(number)
+
+    def repeats(self) -> Indices | None:
+        """How often each position occurs, None where none occurs twice."""
+        unique = len(self.number) < 2 or bool((np.diff(np.sort(self.number)) > 0).all())
+        return None if unique else np.bincount(self.number)
 
     def gather(self, values: npt.NDArray[Any], total: int) -> Numbers:
         """For each group position the sum of ``values`` (one for each axis position) where it occurs, else 0."""
@@ -39,7 +41,7 @@ class Positions:
     """The numbering: group ``leaf`` has the numbers ``first[leaf]`` up to ``first[leaf] + size``."""
 
     def __init__(self, structure: Structure) -> None:
-        self._structure = structure
+        self._space = structure.space
         self.first: dict[Leaf, int] = {}
         self.total = 0
         for group in structure.groups:
@@ -52,17 +54,40 @@ class Positions:
         first = self.first[leaf]
         return slice(first, first + int(leaf.size))  # type: ignore[arg-type]
 
+    def numbers(self, leaf: Leaf) -> Indices:
+        """The numbers of a group's positions, listed."""
+        own = self.range(leaf)
+        return np.arange(own.start, own.stop)
+
     def places(self, axis: Axis) -> Places:
-        """Where positions of groups stand in ``axis`` (of known size)."""
-        axis = self._structure.space.find(axis)
-        found = self._places.get(id(axis))
-        if found is None:
-            own = [o for o in occurrences(self._structure.space, axis) if o.leaf in self.first]
-            none: list[Indices] = [np.zeros(0, np.intp)]
-            index = np.concatenate([o.index for o in own] or none)
-            number = np.concatenate([o.position + self.first[o.leaf] for o in own] or none)
-            found = self._places[id(axis)] = Places(index, number)
-        return found
+        """Where positions of groups stand in ``axis`` (an axis of the structure, of known size)."""
+        axis = self._space.find(axis)
+        for node in self._space.postorder(axis, self._places):
+            self._places[id(node)] = self._stand(node)
+        return self._places[id(axis)]
+
+    def _stand(self, node: Axis) -> Places:
+        if isinstance(node, Leaf):
+            numbers = self.numbers(node) if node in self.first else np.zeros(0, np.intp)
+            return Places(np.arange(len(numbers)), numbers)
+        parts = self._space.parts(node)
+        known = [self._places[id(part)] for part in parts]
+        if isinstance(node, Concat):
+            starts = itertools.accumulate((int(part.size) for part in parts), initial=0)  # type: ignore[arg-type]
+            index = [places.index + start for places, start in zip(known, starts, strict=False)]
+            number = [places.number for places in known]
+        else:
+            index, number = [], []
+            outer, inner = 1, int(node.size)  # type: ignore[arg-type]
+            for part, places in zip(parts, known, strict=True):
+                width = int(part.size)  # type: ignore[arg-type]
+                inner //= max(width, 1)
+                spread = (np.arange(outer)[:, None] * width + places.index)[..., None] * inner + np.arange(inner)
+                index.append(spread.reshape(-1))
+                number.append(np.broadcast_to(places.number[:, None], spread.shape).reshape(-1))
+                outer *= width
+        none = np.zeros(0, np.intp)
+        return Places(np.concatenate([none, *index]), np.concatenate([none, *number]))
 
     def split(self, values: Numbers) -> dict[Leaf, Numbers]:
         """Values of all positions, by group."""
