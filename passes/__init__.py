@@ -8,6 +8,7 @@ from graphprune.passes.eliminate_dead_nodes import EliminateDeadNodes
 from graphprune.passes.interop import AsIrPass, FromIrPass
 from graphprune.passes.lossless import Lossless
 from graphprune.passes.merge_clones import MergeClones
+from graphprune.passes.movement_to_gather import MovementToGather
 from graphprune.passes.pipeline import format_pipeline, make_pass, parse_pipeline
 from graphprune.passes.prune import Prune
 from graphprune.passes.verify import Verify
@@ -21,6 +22,7 @@ __all__ = [
     "FromIrPass",
     "Lossless",
     "MergeClones",
+    "MovementToGather",
     "Pass",
     "Prune",
     "Report",

@@ -38,7 +38,7 @@ class Lossless(Pass):
 
     duplicates: bool = True
     constants: bool = True
-    max_bytes: int = 1 << 28
+    max_bytes: int = 1 << 29
 
     requires: ClassVar[tuple[str, ...]] = ("canonicalize",)
 
@@ -172,7 +172,8 @@ class _Step:
         """Harmless without help from a bias."""
         if reading.x is None or reading.unread is None:
             return reading.harmless
-        return reading.unread | (reading.x.known & (reading.x.value == 0))
+        zero: Mask = reading.x.known & (reading.x.value == 0)
+        return reading.unread | zero
 
     def _of(self, reading: Reading) -> list[Occurrence]:
         operand = reading.call.operands[reading.operand]

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.axes import Axis, Leaf
+from graphprune.frontends.onnx_walk import nodes as all_nodes
 from graphprune.passes.lossless_contractions import Contraction
 from graphprune.passes.lossless_facts import Array
 from graphprune.passes.lossless_reading import Reading
@@ -30,14 +31,16 @@ def fold_constants_into_biases(
 
     ``kept`` keeps every position that is not constant or unread. ``structure`` learns the axes of new biases.
     """
-    nodes = {node.name: node for graph in model.graphs() for node in graph}
+    nodes = {node.name: node for node in all_nodes(model)}
     names = Names(model)
     count = 0
     for reading in readings:
         view = reading.contraction
         if view is None or reading.x is None or reading.unread is None:
             continue
-        axes = structure.tensors[nodes[reading.call.node].inputs[reading.operand].name or ""]  # type: ignore[union-attr]
+        operand = reading.call.operands[reading.operand]
+        assert operand is not None
+        axes = structure.tensors[operand.name]
         assert axes is not None
         gone = ~kept.mask(axes[reading.dim]) & reading.x.known & (reading.x.value != 0) & ~reading.unread
         if gone.any():
@@ -50,17 +53,13 @@ def fold_constants_into_biases(
 class _Bias:
     """The bias behind one contraction."""
 
-    def __init__(
-        self, model: ir.Model, structure: Structure, names: Names, node: ir.Node, view: Contraction
-    ) -> None:
+    def __init__(self, model: ir.Model, structure: Structure, names: Names, node: ir.Node, view: Contraction) -> None:
         self.model, self.structure, self.names, self.node, self.view = model, structure, names, node, view
 
     def add(self, given: npt.NDArray[np.float64]) -> None:
         """Add what the numbers ``given``, one for each position of the summed dimension, contribute."""
         change = self._contribution(given)
-        weight = self.node.inputs[self.view.weight]
-        assert weight is not None and weight.const_value is not None
-        dtype = weight.const_value.dtype.numpy()
+        dtype = self._weight().dtype.numpy()
         if self.view.addable:
             self._add_behind(change.astype(dtype))
             return
@@ -81,9 +80,7 @@ class _Bias:
     def _contribution(self, given: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """``alpha * sum over columns of weight * given``, one for each row."""
         view = self.view
-        weight = self.node.inputs[view.weight]
-        assert weight is not None and weight.const_value is not None
-        array = weight.const_value.numpy()
+        array = self._weight().numpy()
         by_group = given.reshape(view.groups, -1)
         columns = np.flatnonzero(by_group.any(axis=0))
         lines = np.moveaxis(np.take(array, columns, view.columns), (view.rows, view.columns), (0, 1))
@@ -91,17 +88,24 @@ class _Bias:
         factors = np.repeat(by_group[:, columns], len(lines) // view.groups, axis=0)
         return view.alpha * (lines * factors).sum(axis=1)  # type: ignore[no-any-return]
 
+    def _weight(self) -> ir.TensorProtocol:
+        weight = self.node.inputs[self.view.weight]
+        assert weight is not None
+        assert weight.const_value is not None
+        return weight.const_value
+
     def _initializer(self, array: Array) -> ir.Value:
         name = self.names.fresh(f"{self.node.name}__bias")
         tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.model.graph.register_initializer(value)
         self.structure.tensors[name] = (self._row_axis(),)
         return value
 
     def _row_axis(self) -> Axis:
         axes = self.structure.tensors[self.node.outputs[0].name or ""]
-        assert axes is not None and self.view.result is not None
+        assert axes is not None
+        assert self.view.result is not None
         return axes[self.view.result]
 
     def _add_behind(self, change: Array) -> None:
@@ -143,18 +147,20 @@ class ColumnSums:
         self, model: ir.Model, structure: Structure, readings: Sequence[Reading], kept: Selection, targets: Targets
     ) -> None:
         self.structure, self.kept, self.targets = structure, kept, targets
-        nodes = {node.name: node for graph in model.graphs() for node in graph}
+        nodes = {node.name: node for node in all_nodes(model)}
         self.weights: dict[str, tuple[ir.Value, ir.TensorProtocol, int]] = {}
         for reading in readings:
             view = reading.contraction
             if view is None or reading.label is None:
                 continue
             value = nodes[reading.call.node].inputs[view.weight]
-            assert value is not None and value.name and value.const_value is not None
-            axes = structure.tensors[value.name]
+            assert value is not None
+            assert value.const_value is not None
+            name = value.name or ""
+            axes = structure.tensors[name]
             assert axes is not None
             if any(leaf in targets for leaf in structure.leaves(axes[view.columns])):
-                self.weights[value.name] = (value, value.const_value, view.columns)
+                self.weights[name] = (value, value.const_value, view.columns)
 
     def install(self, selection: Selection) -> None:
         """Give each weight, as ``selection`` leaves it, its summed columns."""

@@ -1,4 +1,4 @@
-"""Runs one operator of a model on given arrays in ONNX Runtime, so that its numbers are the very ones inference makes."""
+"""Runs one operator of a model on given arrays in ONNX Runtime, so that its numbers are those that inference makes."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from graphprune.sizes import Size
 
-__all__ = ["Array", "Fact", "Labels", "along", "constant", "distinct", "expand", "fact", "number", "opaque", "rows"]
+__all__ = ["Array", "Fact", "Labels", "along", "constant", "expand", "fact", "number", "opaque", "rows"]
 
 Array: TypeAlias = npt.NDArray[Any]
 Labels: TypeAlias = npt.NDArray[np.int64]
@@ -68,12 +68,6 @@ def constant(array: Array) -> Fact:
     return fact(np.zeros(array.shape, np.int64), np.ones(array.shape, np.bool_), array)
 
 
-def distinct(shape: Sequence[int], dtype: npt.DTypeLike = np.float32) -> Fact:
-    """Slices that nothing is known about."""
-    label = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
-    return Fact(label, np.zeros(label.shape, np.bool_), np.zeros(label.shape, dtype))
-
-
 def number(*keys: Array) -> Labels:
     """Numbers for the places of equally shaped arrays: equal exactly where all of them are."""
     result = np.zeros(keys[0].shape, np.int64)
@@ -98,7 +92,8 @@ def expand(source: Fact, sizes: Sequence[Size], shape: Sequence[int]) -> Fact:
     A dimension of size 1 is repeated; in any other, slices that were spoken of together become distinct.
     """
     lead = len(shape) - source.label.ndim
-    label, known, value = (a.reshape((1,) * lead + a.shape) for a in (source.label, source.known, source.value))
+    wide = source.map(lambda a: a.reshape((1,) * lead + a.shape))
+    label, known, value = wide.label, wide.known, wide.value
     for dim, wanted in enumerate(shape):
         if label.shape[dim] == wanted:
             continue
@@ -117,11 +112,11 @@ def along(source: Fact, sizes: Sequence[Size], dim: int) -> Fact:
         shape = list(source.label.shape)
         shape[dim] = size
         source = expand(source, sizes, shape)
-    label, known, value = (np.moveaxis(a, dim, 0).reshape(size, -1) for a in (source.label, source.known, source.value))
-    if label.shape[1] == 1:
-        return Fact(label[:, 0], known[:, 0], value[:, 0])
-    same = known.all(axis=1) & (value == value[:, :1]).all(axis=1)
-    return fact(rows(label), same, value[:, 0], value.dtype)
+    lines = source.map(lambda a: np.moveaxis(a, dim, 0).reshape(size, -1))
+    if lines.label.shape[1] == 1:
+        return lines.map(lambda a: a[:, 0])
+    same = lines.known.all(axis=1) & (lines.value == lines.value[:, :1]).all(axis=1)
+    return fact(rows(lines.label), same, lines.value[:, 0], lines.value.dtype)
 
 
 def _bits(array: Array) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from graphprune.frontends.onnx_walk import nodes as all_nodes
 from graphprune.passes.lossless_contractions import Contraction, contraction
 from graphprune.passes.lossless_evaluate import constant_tensor, evaluate
 from graphprune.passes.lossless_facts import (
@@ -18,7 +19,6 @@ from graphprune.passes.lossless_facts import (
     Labels,
     along,
     constant,
-    distinct,
     expand,
     fact,
     number,
@@ -56,12 +56,24 @@ class Reading:
     x: Fact | None = None
 
 
+def _seen_by_others(call: Call, mix: Mix) -> tuple[tuple[int, int], ...]:
+    """Where other positions see a position: of a recurrent weight only its columns, not the unit's own gates."""
+    recurrent = call.op in ("onnx.LSTM", "onnx.GRU", "onnx.RNN")
+    return tuple(place for place in mix.operands if not recurrent or place != (2, 1))
+
+
+def _stored(tensor: ir.TensorProtocol) -> int:
+    """Bytes that a tensor really has: a repeated number has none."""
+    repeated = isinstance(tensor, ir.Tensor) and isinstance(tensor.raw, np.ndarray) and not any(tensor.raw.strides)
+    return 0 if repeated else tensor.nbytes
+
+
 class Sweep:
     """Facts of all tensors of a model in reading order, found by :meth:`run`."""
 
     def __init__(self, model: ir.Model, structure: Structure, max_bytes: int) -> None:
         self.model, self.structure, self.max_bytes = model, structure, max_bytes
-        self.nodes = {node.name: node for graph in model.graphs() for node in graph}
+        self.nodes = {node.name: node for node in all_nodes(model)}
         self.contractions = {call.node: contraction(call) for call in structure.calls}
         self.facts: dict[str, Fact | None] = {}
         self.readings: list[Reading] = []
@@ -142,7 +154,7 @@ class Sweep:
         if call.op == "onnx.MatMul":
             ranks = [len(self.sizes(value) or ()) for value in node.inputs]
             places |= {(0, ranks[0] - 1), (1, max(ranks[1] - 2, 0))}
-        for operand, dim in mix.operands:
+        for operand, dim in _seen_by_others(call, mix):
             size = self._size(node, operand, dim)
             harmless = np.zeros(size or 0, np.bool_)
             for other, other_dim in places:
@@ -153,7 +165,8 @@ class Sweep:
 
     def _size(self, node: ir.Node, operand: int, dim: int) -> int | None:
         sizes = self.sizes(node.inputs[operand])
-        return sizes[dim] if sizes is not None and isinstance(sizes[dim], int) else None  # type: ignore[return-value]
+        size = None if sizes is None else sizes[dim]
+        return size if isinstance(size, int) else None
 
     def _line(self, node: ir.Node, operand: int, dim: int) -> Fact | None:
         value = node.inputs[operand]
@@ -183,7 +196,8 @@ class Sweep:
         for mix in mixes:
             if view.x in mix.operands:
                 label = x.label if editable else None
-                self.readings.append(Reading(call, mix, *view.x, harmless, label, view, unread, x))
+                operand, dim = view.x
+                self.readings.append(Reading(call, mix, operand, dim, harmless, label, view, unread, x))
             else:
                 self._plain_reading(call, node, mix)
         if kernel is None or view.result is None:
@@ -195,7 +209,7 @@ class Sweep:
         tensor = constant_tensor(self.model, value, self.max_bytes)
         if tensor is None:
             return None
-        if tensor.nbytes > self.max_bytes:
+        if _stored(tensor) > self.max_bytes:
             self.unread.add(value.name or "" if value is not None else "")
             return None
         try:
@@ -226,7 +240,9 @@ class Sweep:
             return True
         return is_constant(bias) and bias.dtype in _EXACT and made is not None and sizes == (made[view.result or 0],)
 
-    def _made(self, node: ir.Node, view: Contraction, kernel: Kernel, x: Fact, usable: npt.NDArray[np.bool_]) -> Fact | None:
+    def _made(
+        self, node: ir.Node, view: Contraction, kernel: Kernel, x: Fact, usable: npt.NDArray[np.bool_]
+    ) -> Fact | None:
         """What a contraction makes: constants where all it reads is constant or unread, equal rows equal slices."""
         assert view.result is not None
         count = len(kernel.rows)

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.passes.lossless_facts import MAX_ENTRIES, Array, Fact, along, constant, expand, fact, number, opaque
+from graphprune.passes.lossless_facts import MAX_ENTRIES, Array, Fact, expand, fact, number, opaque
 from graphprune.rules.call import Call, Declined
 from graphprune.sizes import Size, divide, product_size
 
@@ -43,7 +43,9 @@ RULES: dict[str, FactRule] = {}
 
 def _rule(operators: str) -> Callable[[FactRule], FactRule]:
     def enter(function: FactRule) -> FactRule:
-        RULES.update(dict.fromkeys((f"onnx.{name}" if "." not in name else name for name in operators.split()), function))
+        RULES.update(
+            dict.fromkeys((f"onnx.{name}" if "." not in name else name for name in operators.split()), function)
+        )
         return function
 
     return enter
@@ -258,14 +260,16 @@ def _expand(known: Known, node: ir.Node, call: Call) -> list[Fact | None]:
 def _concat(known: Known, node: ir.Node, call: Call) -> list[Fact | None]:
     parts = [_operand(known, node, index) for index in range(len(node.inputs))]
     at = call.attribute("axis", 1) % len(parts[0][1])
-    others = np.broadcast_shapes(*(f.label.shape[:at] + (1,) + f.label.shape[at + 1 :] for f, _ in parts))
+    others = np.broadcast_shapes(*((*f.label.shape[:at], 1, *f.label.shape[at + 1 :]) for f, _ in parts))
     if any(f.known.any() or f.label.size > 1 for f, _ in parts):
-        shapes = [others[:at] + (_number(sizes[at]),) + others[at + 1 :] for _, sizes in parts]
+        shapes = [(*others[:at], _number(sizes[at]), *others[at + 1 :]) for _, sizes in parts]
         if sum(int(np.prod(shape)) for shape in shapes) > MAX_ENTRIES:
             raise Declined("too many entries")
         facts = [expand(f, sizes, shape) for (f, sizes), shape in zip(parts, shapes, strict=True)]
         sources = [value.name if value is not None else "" for value in node.inputs]
-        origin = np.concatenate([np.full(f.label.shape, sources.index(s)) for f, s in zip(facts, sources, strict=True)], at)
+        origin = np.concatenate(
+            [np.full(f.label.shape, sources.index(s)) for f, s in zip(facts, sources, strict=True)], at
+        )
         label, known_, value = (
             np.concatenate([getattr(f, name) for f in facts], at) for name in ("label", "known", "value")
         )
@@ -338,8 +342,15 @@ def _pad(known: Known, node: ir.Node, call: Call) -> list[Fact | None]:
     x, sizes = _operand(known, node)
     pads = call.attribute("pads", call.attribute("paddings"))
     pads = known.constant(_input(node, 1)) if pads is None else pads
-    filler = known.constant(_input(node, 2)) if _input(node, 2) is not None else np.asarray(call.attribute("value", 0.0))
-    if pads is None or filler is None or _input(node, 3) is not None or call.attribute("mode", "constant") != "constant":
+    filler = (
+        known.constant(_input(node, 2)) if _input(node, 2) is not None else np.asarray(call.attribute("value", 0.0))
+    )
+    if (
+        pads is None
+        or filler is None
+        or _input(node, 3) is not None
+        or call.attribute("mode", "constant") != "constant"
+    ):
         raise Declined("padded by copies or at computed places")
     if any(x.label.shape[d] != 1 and (pads[d] or pads[d + len(sizes)]) for d in range(len(sizes))):
         raise Declined("padded where it is known apart")

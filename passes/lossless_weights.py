@@ -73,7 +73,9 @@ def _read(matrix: Array, row_dim: int) -> Kernel:
 
 
 def _odd(random: np.random.Generator, shape: tuple[int, ...]) -> Unsigned:
-    return random.integers(0, 1 << 63, shape, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    numbers: Unsigned = random.integers(0, 1 << 63, shape, dtype=np.uint64)
+    numbers |= np.uint64(1)
+    return numbers
 
 
 def _blocks(matrix: Array) -> Iterator[tuple[int, int]]:
