@@ -34,6 +34,7 @@ def masked_original(model: ir.Model, structure: Structure, selection: Selection)
         ValueError: a cut axis has a symbolic factor, so that no constant mask fits it.
     """
     masked = model.clone()
+    masked.opset_imports.setdefault("", WHERE_SINCE)
     cut = {
         call.node: (call, mixes)
         for call in structure.calls

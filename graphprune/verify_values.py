@@ -22,6 +22,7 @@ __all__ = ["perturb", "poison", "reseed"]
 SMALL = 16
 CHUNK_ELEMENTS = 1 << 20
 POOL = 4093  # prime, so that repeating it does not align with any dimension
+DEEP_POOL = 65521
 
 
 def _seed(seed: int, value: ir.Value) -> int:
@@ -134,16 +135,15 @@ def _random(tensor: ir.TensorProtocol, seed: int) -> ir.LazyTensor:
     def make() -> ir.TensorProtocol:
         array = array_of(tensor)
         generator = np.random.default_rng(seed)
-        first = array.reshape(-1)[0]
-        if not np.array_equal(array, np.broadcast_to(first, array.shape)):
-            mixed = array.reshape(-1)[generator.permutation(array.size)].reshape(array.shape)
+        own = array.reshape(-1)[:DEEP_POOL]
+        if (own != own[0]).any():
+            pool = generator.permutation(own)
         elif array.ndim > 1:
-            fan_in = max(1, array.size // len(array))
-            mixed = generator.standard_normal(array.shape, np.float32) * np.float32(np.sqrt(2 / fan_in))
-        elif first == 0:
-            mixed = 0.1 * generator.standard_normal(array.shape, np.float32)
+            pool = generator.standard_normal(DEEP_POOL) * np.sqrt(2 * len(array) / array.size)
+        elif own[0] == 0:
+            pool = 0.1 * generator.standard_normal(array.size)
         else:
-            mixed = first.astype(np.float32) * generator.uniform(0.5, 1.5, array.shape)
-        return ir.Tensor(np.ascontiguousarray(mixed).astype(array.dtype), dtype=tensor.dtype, name=tensor.name)
+            pool = own[0].astype(np.float64) * generator.uniform(0.5, 1.5, array.size)
+        return ir.Tensor(np.resize(pool.astype(array.dtype), array.shape), dtype=tensor.dtype, name=tensor.name)
 
     return ir.LazyTensor(make, tensor.dtype, ir.Shape(tensor.shape.numpy()), name=tensor.name)
