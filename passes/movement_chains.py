@@ -102,10 +102,11 @@ def _roots(result: ir.Value, order: dict[ir.Node, int]) -> Iterator[tuple[ir.Val
 
 
 def _similar(root: ir.Value, result: ir.Value) -> bool:
-    """Whether two values have one rank and the same sizes in all dimensions but at most one."""
+    """Whether two values have one rank and, as far as they are known, the same sizes but for one dimension."""
     if root.shape is None or result.shape is None or len(root.shape) != len(result.shape):
         return False
-    return sum(a != b for a, b in zip(root.shape, result.shape, strict=True)) <= 1
+    pairs = zip(root.shape, result.shape, strict=True)
+    return sum(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs) <= 1
 
 
 def _traced(

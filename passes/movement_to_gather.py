@@ -100,7 +100,10 @@ def _replace(model: ir.Model, chosen: Iterable[Movement]) -> None:
     for movement in chosen:
         result, name = movement.result, movement.result.name or ""
         index = constant(model, names.fresh(f"{name}__index"), np.asarray(movement.index, np.int64))
-        picked = ir.Value(name=name, shape=result.shape, type=result.type)
+        assert movement.root.shape is not None
+        shape = list(movement.root.shape)
+        shape[movement.dim] = len(movement.index)
+        picked = ir.Value(name=name, shape=ir.Shape(shape), type=result.type)
         gather = ir.Node(
             "", "Gather", [movement.root, index], [ir.AttrInt64("axis", movement.dim)], outputs=[picked],
             name=names.fresh(f"{name}__gather"),
