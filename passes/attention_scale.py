@@ -11,6 +11,7 @@ from functools import partial
 
 import onnx_ir as ir
 
+from graphprune.frontends.onnx_attributes import integer, integers
 from graphprune.frontends.onnx_walk import nodes
 from graphprune.frontends.shape_notation import Dim, parse
 
@@ -41,7 +42,7 @@ def write_attention_scales(model: ir.Model) -> int:
         if signature is None:
             continue
         scale = node.attributes.get("scale")
-        if scale is not None and (scale.is_ref() or scale.as_float() != 0 or node.domain == ""):
+        if scale is not None and (scale.is_ref() or scale.value != 0 or node.domain == ""):
             continue
         shapes = {
             name: _dims(value.shape)
@@ -60,7 +61,4 @@ def _dims(shape: ir.Shape) -> list[Dim]:
 
 
 def _attribute(node: ir.Node, name: str) -> int | list[int] | None:
-    attribute = node.attributes.get(name)
-    if attribute is None or attribute.is_ref():
-        return None
-    return list(attribute.as_ints()) if attribute.type == ir.AttributeType.INTS else attribute.as_int()
+    return integers(node, name) or integer(node, name, 0) or None

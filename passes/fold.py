@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from graphprune.frontends import onnx_attributes as attributes
 from graphprune.frontends.onnx_walk import nodes
 from graphprune.passes.tensors import is_constant, read_small, replace_by_constant
 
@@ -26,11 +27,17 @@ _KEPT = frozenset({
 })  # fmt: skip
 """Operators that stay: quantisation of weights is information, random ones differ each time, bodies are code."""
 
+_GROWING = frozenset({"Expand", "Tile", "Range", "Pad", "OneHot", "Resize", "Upsample", "CenterCropPad", "EyeLike"})
+"""Operators whose results may be of any size, however small their operands are."""
+
 _READ_LIMIT = 32 << 20
 """Bytes of constants that one node may make us read; a larger weight stays behind its Transpose, Reshape or Cast."""
 
 _EXTERNAL_LIMIT = 4 << 20
 """The same for weights that lie in another file."""
+
+_FILL_LIMIT = 1 << 40
+"""Elements of the largest view that ConstantOfShape may become."""
 
 _GROWTH = 64 << 10
 """Bytes by which folding one node may make the model larger."""
@@ -66,10 +73,9 @@ def _has_body(attribute: ir.Attr) -> bool:
 def _fill(model: ir.Model, node: ir.Node) -> int:
     """Turn a ConstantOfShape into a view of its one element."""
     shape = read_small(node.inputs[0])
-    if shape is None:
+    if shape is None or (shape < 0).any() or math.prod(map(int, shape)) > _FILL_LIMIT:
         return 0
-    attribute = node.attributes.get("value")
-    tensor = ir.tensor(np.zeros(1, np.float32)) if attribute is None else attribute.as_tensor()
+    tensor = attributes.tensor(node, "value") or ir.tensor(np.zeros(1, np.float32))
     view = np.broadcast_to(tensor.numpy().reshape(()), [int(extent) for extent in shape])
     replace_by_constant(model, node.outputs[0], view, tensor.dtype)
     return 1
@@ -87,7 +93,7 @@ def _worthwhile(node: ir.Node, inputs: Sequence[ir.Value], known: set[ir.Value])
     for output in node.outputs:
         size = _bytes(output)
         if size is None:
-            made += 0 if read <= _GROWTH and node.op_type not in ("Expand", "Tile", "Range", "Pad") else _READ_LIMIT
+            made += 0 if read <= _GROWTH and node.op_type not in _GROWING else _READ_LIMIT
         else:
             made += size
     return made - freed <= _GROWTH

@@ -26,6 +26,16 @@ _ELEMENTS = {
     "value_strings": ir.DataType.STRING,
 }
 
+_KINDS = {
+    "value": ir.AttributeType.TENSOR,
+    "value_int": ir.AttributeType.INT,
+    "value_ints": ir.AttributeType.INTS,
+    "value_float": ir.AttributeType.FLOAT,
+    "value_floats": ir.AttributeType.FLOATS,
+    "value_string": ir.AttributeType.STRING,
+    "value_strings": ir.AttributeType.STRINGS,
+}
+
 _FREE_INITIALIZERS = 4
 """The IR version from which on initializers need not be graph inputs."""
 
@@ -121,7 +131,7 @@ def _liftable(node: ir.Node) -> bool:
         return False
     (attribute,) = node.attributes.values()
     return (
-        attribute.name in ("value", *_ELEMENTS)
+        attribute.type == _KINDS.get(attribute.name)
         and not attribute.is_ref()
         and isinstance(node.graph, ir.Graph)
         and not node.outputs[0].is_graph_output()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from graphprune.frontends.onnx_attributes import integer, integers
 from graphprune.frontends.onnx_walk import nodes
 from graphprune.passes.tensors import bypass, read_small
 
@@ -49,8 +50,7 @@ def _identity(node: ir.Node, opset: int) -> bool:
 def _dropout(node: ir.Node, opset: int) -> bool:
     """Dropout drops nothing unless it is told, since opset 12 by an input, that it is training."""
     if opset < 7:
-        attribute = node.attributes.get("is_test")
-        return attribute is not None and attribute.as_int() == 1
+        return integer(node, "is_test", 0) == 1
     if opset < 12 or len(node.inputs) < 3 or node.inputs[2] is None:
         return True
     training = read_small(node.inputs[2])
@@ -59,23 +59,21 @@ def _dropout(node: ir.Node, opset: int) -> bool:
 
 def _cast(node: ir.Node, opset: int) -> bool:
     source = node.inputs[0]
-    to = node.attributes.get("to")
-    return source is not None and to is not None and not to.is_ref() and source.dtype == to.as_int()
+    return source is not None and source.dtype is not None and source.dtype == integer(node, "to", 0)
 
 
 def _transpose(node: ir.Node, opset: int) -> bool:
-    perm = node.attributes.get("perm")
-    return perm is not None and not perm.is_ref() and list(perm.as_ints()) == sorted(perm.as_ints())
+    perm = integers(node, "perm")
+    return perm is not None and perm == sorted(perm)
 
 
 def _reshape(node: ir.Node, opset: int) -> bool:
     """A constant target repeats the input's shape: as numbers, as 0 for "the same", or as one -1."""
     source = node.inputs[0]
     target = read_small(node.inputs[1]) if len(node.inputs) > 1 else None
-    if source is None or source.shape is None or target is None or len(target) != len(source.shape):
+    if source is None or source.shape is None or target is None or target.shape != (len(source.shape),):
         return False
-    zero = node.attributes.get("allowzero")
-    if zero is not None and zero.as_int() and 0 in target:
+    if integer(node, "allowzero", 0) and 0 in target:
         return False
     dims = list(source.shape)
     same = [extent in (0, dim) for extent, dim in zip(target.tolist(), dims, strict=True)]
@@ -85,15 +83,14 @@ def _reshape(node: ir.Node, opset: int) -> bool:
 
 def _flatten(node: ir.Node, opset: int) -> bool:
     source = node.inputs[0]
-    axis = node.attributes.get("axis")
-    at = 1 if axis is None else axis.as_int()
-    return source is not None and source.shape is not None and len(source.shape) == 2 and at in (1, -1)
+    flat = source is not None and source.shape is not None and len(source.shape) == 2
+    return flat and integer(node, "axis", 1) in (1, -1)
 
 
 def _expand(node: ir.Node, opset: int) -> bool:
     source = node.inputs[0]
     target = read_small(node.inputs[1])
-    if source is None or source.shape is None or target is None or len(target) > len(source.shape):
+    if source is None or source.shape is None or target is None or target.ndim != 1 or len(target) > len(source.shape):
         return False
     last = list(source.shape)[len(source.shape) - len(target) :]
     return all(extent in (1, dim) for extent, dim in zip(target.tolist(), last, strict=True))
@@ -105,8 +102,8 @@ def _single(node: ir.Node, opset: int) -> bool:
 
 def _pad(node: ir.Node, opset: int) -> bool:
     if opset < 11:
-        pads = node.attributes.get("pads")
-        return pads is not None and not any(pads.as_ints())
+        pads = integers(node, "pads")
+        return pads is not None and not any(pads)
     amounts = read_small(node.inputs[1]) if len(node.inputs) > 1 else None
     return amounts is not None and not amounts.any()
 

@@ -307,12 +307,14 @@ def _fused_matmul(context: shape_inference.InferenceContext) -> None:
 
 
 def _slice(context: shape_inference.InferenceContext) -> None:
-    """Infer a Slice with steps from constant operands; without them only the rank is known."""
+    """Infer a Slice from constant operands; without them only the rank is known."""
     found: onnx.TypeProto | None = context.get_input_type(0)
     if found is None or not found.tensor_type.HasField("shape"):
         return
     dims = [_dim(dim) for dim in found.tensor_type.shape.dim]
     starts, ends, axes, steps = (_integers(context, position) for position in range(1, 5))
+    if not context.has_input(4):
+        steps = None if starts is None else [1] * len(starts)
     result = None
     if starts is not None and ends is not None and steps is not None and (axes or not context.has_input(3)):
         result = sliced_dims(dims, starts, ends, axes, steps)

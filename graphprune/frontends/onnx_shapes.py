@@ -211,7 +211,7 @@ def _unnamed(dim: int | ir.SymbolicDim) -> bool:
 
 def _dim(dim: int | str | None, names: set[str]) -> int | ir.SymbolicDim:
     if isinstance(dim, int):
-        return dim
+        return dim if dim >= 0 else ir.SymbolicDim(None)
     invented = dim is None or (dim.startswith(INVENTED_PREFIX) and dim not in names)
     return ir.SymbolicDim(None if invented else dim)
 

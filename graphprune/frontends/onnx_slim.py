@@ -17,6 +17,9 @@ INVENTED_PREFIX = "unk__"
 _DATA_LIMIT = 128
 """Constants of at most this many elements travel along, since shapes are computed from them."""
 
+_CHAIN = 8
+"""Operators to look back from a Slice for the Shape that it takes a part of."""
+
 
 def slim_proto(model: ir.Model, stored: Mapping[ir.Value, onnx.TypeProto]) -> onnx.ModelProto:
     """Return ``model`` as a proto fit for shape inference: big tensors as types, foreign operators translated.
@@ -52,7 +55,7 @@ def _write_graph(
             else:
                 _write_type(infos.add(), value)
     inputs = {id(value) for value in graph.inputs}
-    for value in graph.initializers.values():
+    for value in (*graph.initializers.values(), *_outer_constants(graph)):
         tensor = value.const_value
         if tensor is not None and tensor.size <= _DATA_LIMIT:
             added = proto.initializer.add()
@@ -64,6 +67,12 @@ def _write_graph(
         if node.op_type == "Constant" and node.domain == "" and _write_big_constant(node, proto):
             continue
         _write_node(node, proto, stored, opset, local)
+
+
+def _outer_constants(graph: ir.Graph) -> list[ir.Value]:
+    """The constants of enclosing graphs that ``graph`` reads: inference does not look for them outside a body."""
+    read = {value: None for node in graph for value in node.inputs if value is not None}
+    return [value for value in read if value.is_initializer() and value.graph is not graph]
 
 
 def _write_type(info: onnx.ValueInfoProto, value: ir.Value) -> None:
@@ -112,7 +121,35 @@ def _write_node(
         else:
             copy.attribute.append(ir.serde.serialize_attribute(attribute))
     foreign = (node.domain, node.op_type) not in local
-    proto.node.extend(contrib_shapes.translate(copy, opset) if foreign else [copy])
+    proto.node.extend(contrib_shapes.translate(copy, opset, _is_safe(node)) if foreign else [copy])
     for value in node.outputs:
         if value.name and value in stored and not value.is_graph_output():
             proto.value_info.add(name=value.name, type=stored[value])
+
+
+def _is_safe(node: ir.Node) -> bool:
+    """Return whether ONNX's inference survives ``node``: anything but a Slice of data.
+
+    Of a Slice it asserts that no dimension is negative, as one behind a kernel larger than its image is, nor an empty
+    one walked backwards. Slices of shapes are safe, and needed as they are, since data propagates through them.
+    """
+    if node.op_type != "Slice" or len(node.inputs) < 3:
+        return True
+    value = node.inputs[0]
+    for _ in range(_CHAIN):
+        if value is None or (producer := value.producer()) is None:
+            return value is None or value.is_initializer()
+        if producer.op_type in ("Shape", "Constant"):
+            return len(node.inputs) < 5 or _is_forward(node.inputs[4])
+        if producer.op_type not in ("Cast", "Identity", "Slice", "Squeeze", "Unsqueeze"):
+            return False
+        value = producer.inputs[0] if producer.inputs else None
+    return False
+
+
+def _is_forward(steps: ir.Value | None) -> bool:
+    """Return whether the steps of a Slice are sure to be positive."""
+    if steps is None:
+        return True
+    tensor = steps.const_value if steps.producer() is None else ir.convenience.get_const_tensor(steps)
+    return tensor is not None and tensor.size <= _DATA_LIMIT and bool((tensor.numpy() > 0).all())

@@ -15,8 +15,10 @@ import onnx_ir as ir
 from onnx import defs, shape_inference
 
 from graphprune.frontends.element_arithmetic import UNKNOWN, Element, known
+from graphprune.frontends.onnx_attributes import integer, tensor
 from graphprune.frontends.onnx_walk import nodes
 from graphprune.frontends.shape_contents import Contents, Elements
+from graphprune.frontends.slice_shape import sliced_dims
 
 __all__ = ["complete_shapes"]
 
@@ -73,15 +75,15 @@ def _improves(value: ir.Value, dims: Dims) -> bool:
 def _element(node: ir.Node) -> ir.DataType | None:
     """Return the element type of a ConstantOfShape's output, of the first input for others."""
     if node.op_type == "ConstantOfShape":
-        attribute = node.attributes.get("value")
-        return ir.DataType.FLOAT if attribute is None else attribute.as_tensor().dtype
+        filler = tensor(node, "value")
+        return ir.DataType.FLOAT if filler is None else filler.dtype
     return None if node.inputs[0] is None else node.inputs[0].dtype
 
 
 def _infer(node: ir.Node, opset: int, contents: Contents) -> Iterator[tuple[ir.Value, onnx.TypeProto]]:
     """Yield the outputs of one standard node with what ONNX infers from its inputs alone."""
     bodies = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
-    if node.domain != "" or not defs.has(node.op_type, opset):
+    if node.domain != "" or not defs.has(node.op_type, opset) or node.op_type == "Slice":
         return
     if any(attribute.is_ref() or attribute.type in bodies for attribute in node.attributes.values()):
         return
@@ -126,8 +128,7 @@ def _reshape(node: ir.Node, contents: Contents) -> Dims | None:
     source, target = _dims(node.inputs[0]), _target(contents.of(node.inputs[1]) if len(node.inputs) > 1 else None)
     if target is None:
         return None
-    attribute = node.attributes.get("allowzero")
-    if attribute is None or not attribute.as_int():
+    if not integer(node, "allowzero", 0):
         for position, extent in enumerate(target):
             if extent == 0:
                 target[position] = source[position] if source is not None and position < len(source) else UNKNOWN
@@ -179,14 +180,32 @@ def _fill(node: ir.Node, contents: Contents) -> Dims | None:
     return _target(contents.of(node.inputs[0]))
 
 
+def _slice(node: ir.Node, contents: Contents) -> Dims | None:
+    source = _dims(node.inputs[0])
+    if source is None or len(node.inputs) < 3:
+        return None
+    padded = [*node.inputs, None, None]
+    starts, ends, axes, steps = (_numbers(contents.of(value)) for value in padded[1:5])
+    if starts is None or ends is None or (padded[3] is not None and axes is None):
+        return None
+    if padded[4] is None:
+        steps = [1] * len(starts)
+    return None if steps is None else sliced_dims(source, starts, ends, axes, steps)
+
+
+def _numbers(elements: Elements | None) -> list[int] | None:
+    return None if elements is None or not known(elements) else [int(element) for element in elements.reshape(-1)]
+
+
 def _concat(node: ir.Node, contents: Contents) -> Dims | None:
     """Concatenate along an axis that may be negative, which inference before opset 11 does not take."""
     parts = [_dims(value) for value in node.inputs]
-    attribute = node.attributes.get("axis")
-    first = parts[0]
-    if first is None or attribute is None or any(part is None or len(part) != len(first) for part in parts):
+    first = parts[0] if parts else None
+    if not first or any(part is None or len(part) != len(first) for part in parts):
         return None
-    axis = attribute.as_int() % len(first)
+    axis = integer(node, "axis", 0)
+    if not -len(first) <= axis < len(first):
+        return None
     extents = [part[axis] for part in parts if part is not None]
     numbers = [extent for extent in extents if isinstance(extent, int)]
     first[axis] = sum(numbers) if len(numbers) == len(extents) else UNKNOWN
@@ -198,4 +217,5 @@ _SHAPES: dict[str, Callable[[ir.Node, Contents], Dims | None]] = {
     "ConstantOfShape": _fill,
     "Expand": _expand,
     "Reshape": _reshape,
+    "Slice": _slice,
 }

@@ -6,6 +6,7 @@ table, and tensors that are too large to be shapes, are unknown.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.frontends.element_arithmetic import POINTWISE, UNKNOWN, arithmetic, known
+from graphprune.frontends.onnx_attributes import integer, integers, tensor
 
 __all__ = ["Contents", "Elements"]
 
@@ -51,7 +53,7 @@ class Contents:
             return None
         try:
             found = function(node, [self.of(value) for value in node.inputs])
-        except (ValueError, IndexError, TypeError):
+        except (ValueError, IndexError, TypeError, OverflowError):
             return None
         if found is None or found.size > _LIMIT:
             return None
@@ -90,16 +92,6 @@ def _ints(array: Elements | None) -> list[int] | None:
     return None if array is None or not known(array) else [int(element) for element in array.reshape(-1)]
 
 
-def _attribute_ints(node: ir.Node, name: str) -> list[int] | None:
-    attribute = node.attributes.get(name)
-    return None if attribute is None or attribute.is_ref() else [int(item) for item in attribute.as_ints()]
-
-
-def _attribute_int(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return default if attribute is None or attribute.is_ref() else attribute.as_int()
-
-
 def _argument(node: ir.Node, operands: Operands, position: int, name: str) -> list[int] | None:
     """Return an integer list that is an input in newer operator sets and an attribute in older ones."""
     if position < len(node.inputs) and node.inputs[position] is not None:
@@ -107,15 +99,14 @@ def _argument(node: ir.Node, operands: Operands, position: int, name: str) -> li
         if numbers is None:
             raise ValueError(name)
         return numbers
-    return _attribute_ints(node, name)
+    return integers(node, name)
 
 
 def _shape(node: ir.Node, operands: Operands) -> Elements | None:
     dims = _dims(node.inputs[0])
     if dims is None:
         return None
-    end = node.attributes.get("end")
-    return dims[_attribute_int(node, "start", 0) : None if end is None else end.as_int()]
+    return dims[integer(node, "start", 0) : integer(node, "end", len(dims))]
 
 
 def _size(node: ir.Node, operands: Operands) -> Elements | None:
@@ -127,7 +118,7 @@ def _gather(node: ir.Node, operands: Operands) -> Elements | None:
     data, index = operands
     if data is None or index is None or not known(index):
         return None
-    return np.asarray(np.take(data, index.astype(np.int64), axis=_attribute_int(node, "axis", 0)), dtype=object)
+    return np.asarray(np.take(data, index.astype(np.int64), axis=integer(node, "axis", 0)), dtype=object)
 
 
 def _slice(node: ir.Node, operands: Operands) -> Elements | None:
@@ -153,7 +144,7 @@ def _concat(node: ir.Node, operands: Operands) -> Elements | None:
     parts = [part for part in operands if part is not None]
     if len(parts) != len(operands):
         return None
-    return np.concatenate(parts, axis=_attribute_int(node, "axis", 0))
+    return np.concatenate(parts, axis=integer(node, "axis", 0))
 
 
 def _unsqueeze(node: ir.Node, operands: Operands) -> Elements | None:
@@ -176,7 +167,7 @@ def _reshape(node: ir.Node, operands: Operands) -> Elements | None:
 
 
 def _transpose(node: ir.Node, operands: Operands) -> Elements | None:
-    return None if operands[0] is None else np.transpose(operands[0], _attribute_ints(node, "perm"))
+    return None if operands[0] is None else np.transpose(operands[0], integers(node, "perm"))
 
 
 def _same(node: ir.Node, operands: Operands) -> Elements | None:
@@ -185,7 +176,7 @@ def _same(node: ir.Node, operands: Operands) -> Elements | None:
 
 def _cast(node: ir.Node, operands: Operands) -> Elements | None:
     """Follow casts between integers and booleans."""
-    to = ir.DataType(_attribute_int(node, "to", 0))
+    to = ir.DataType(integer(node, "to", 0))
     if operands[0] is None or to not in _INTEGERS:
         return None
     convert = bool if to == ir.DataType.BOOL else int
@@ -198,11 +189,10 @@ def _cast(node: ir.Node, operands: Operands) -> Elements | None:
 
 def _fill(node: ir.Node, operands: Operands) -> Elements | None:
     shape = _ints(operands[0])
-    attribute = node.attributes.get("value")
-    if shape is None or int(np.prod(shape)) > _LIMIT or attribute is None:
+    filler = tensor(node, "value")
+    if shape is None or math.prod(shape) > _LIMIT or filler is None or filler.dtype not in _INTEGERS:
         return None
-    tensor = attribute.as_tensor()
-    return np.full(shape, tensor.numpy().item(), dtype=object) if tensor.dtype in _INTEGERS else None
+    return np.full(shape, filler.numpy().item(), dtype=object)
 
 
 def _expand(node: ir.Node, operands: Operands) -> Elements | None:
@@ -231,7 +221,7 @@ def _product(node: ir.Node, operands: Operands) -> Elements | None:
     if operands[0] is None or operands[0].ndim != 1 or len(node.inputs) > 1:
         return None
     result = np.array(arithmetic("Product", *operands[0]), dtype=object)
-    return result.reshape(1) if _attribute_int(node, "keepdims", 1) else result
+    return result.reshape(1) if integer(node, "keepdims", 1) else result
 
 
 def _pointwise(node: ir.Node, operands: Operands) -> Elements | None:
@@ -241,6 +231,8 @@ def _pointwise(node: ir.Node, operands: Operands) -> Elements | None:
 
 def _elementwise(name: str, *operands: Elements) -> Elements:
     arrays = np.broadcast_arrays(*operands)
+    if arrays[0].size > _LIMIT:
+        raise ValueError("too large to be a shape")
     result = np.empty(arrays[0].shape, dtype=object)
     for index in np.ndindex(*arrays[0].shape):
         result[index] = arithmetic(name, *(array[index] for array in arrays))

@@ -300,3 +300,23 @@ def test_the_tables_name_standard_operators_and_parse() -> None:
     assert not set(SHAPES) & set(STANDARD)
     for like in STANDARD.values():
         assert onnx.defs.has(like.op_type)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "step"),
+    [(0, 7, 1), (-1, -100, -1), (5, 0, -2), (1, 100, 3), (-3, 100, 2), (6, 6, -1), (100, -100, -3), (0, 0, -1)],
+)
+def test_slices_have_the_lengths_of_onnxruntime(start: int, end: int, step: int) -> None:
+    operands = {"s": np.array([start]), "e": np.array([end]), "a": np.array([-1]), "k": np.array([step])}
+    model = parse("agraph (float[N, 7] x) => (y) { y = Slice(x, s, e, a, k) }", **operands)
+    infer_shapes(model)
+    length = run(model, {"x": np.ones((2, 7), np.float32)})[0].shape[1]
+    assert list(model.graph.outputs[0].shape) == [ir.SymbolicDim("N"), length]
+
+
+def test_an_empty_dimension_can_be_walked_backwards() -> None:
+    """ONNX's own inference ends the process here."""
+    operands = {"s": np.array([-1]), "e": np.array([-100]), "a": np.array([0]), "k": np.array([-1])}
+    model = parse("agraph (float[0, 7] x) => (y) { y = Slice(x, s, e, a, k) }", **operands)
+    infer_shapes(model)
+    assert str(model.graph.outputs[0].shape) == "[0,7]"
