@@ -8,7 +8,8 @@
     ├── TargetError          4   nothing to prune, or the budget is out of reach
     └── VerificationError    5   the slim graph does not compute what the masked original computes
 
-A message is one line: what is wrong, where (file, node), why, and what to do about it.
+A message is one line: what is wrong, where (file, node), why, and what to do about it. It stays one printable line of
+bounded length when it quotes names from a damaged model, or the words of a library.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["GraphpruneError", "ModelError", "TargetError", "UsageError", "VerificationError"]
+
+MESSAGE_LETTERS = 900
 
 
 class GraphpruneError(Exception):
@@ -28,7 +31,7 @@ class GraphpruneError(Exception):
     exit_code = 1
 
     def __init__(self, message: str = "", details: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
+        super().__init__(_line(message))
         self.details: Mapping[str, Any] = details or {}
 
 
@@ -54,3 +57,11 @@ class VerificationError(GraphpruneError):
     """The slim graph differs from the masked original; the output is not kept."""
 
     exit_code = 5
+
+
+def _line(message: str) -> str:
+    """Return a message without control characters, its middle left out where it is beyond all reading."""
+    line = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(message.split()))
+    return (
+        line if len(line) <= MESSAGE_LETTERS else f"{line[: MESSAGE_LETTERS // 2]} ... {line[-MESSAGE_LETTERS // 2 :]}"
+    )

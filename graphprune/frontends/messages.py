@@ -1,4 +1,4 @@
-"""One-line messages about models, whatever the names in them hold."""
+"""The words in which a model is refused."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from graphprune.errors import ModelError
 
 __all__ = ["model_error", "root_cause"]
 
-MESSAGE_LETTERS = 400
+WHAT_LETTERS = 400
 
 
 def model_error(where: str, what: str, remedy: str) -> ModelError:
-    """Return the error `where: what; remedy`, printable and of bounded length although it quotes names from a model."""
-    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in f"{where}: {what}")
-    if len(shown) > MESSAGE_LETTERS:
-        shown = f"{shown[: MESSAGE_LETTERS // 2]} ... {shown[-MESSAGE_LETTERS // 2 :]}"
-    return ModelError(f"{shown}; {remedy}")
+    """Return the error `where: what; remedy`; a long `what` loses its middle rather than the remedy its place."""
+    if len(what) > WHAT_LETTERS:
+        what = f"{what[: WHAT_LETTERS // 2]} ... {what[-WHAT_LETTERS // 2 :]}"
+    return ModelError(f"{where}: {what}; {remedy}")
 
 
 def root_cause(error: BaseException) -> str:
