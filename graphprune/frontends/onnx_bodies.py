@@ -13,7 +13,7 @@ from graphprune.rules.call import Axes, Call, Declined
 if TYPE_CHECKING:
     from graphprune.frontends.onnx_reader import Reader
 
-__all__ = ["READERS", "border"]
+__all__ = ["READERS", "border", "pin_bodies"]
 
 
 def _body(node: ir.Node, name: str) -> ir.Graph:
@@ -24,6 +24,20 @@ def border(node: ir.Node) -> tuple[str, ...]:
     """Names of the values that the bodies of a node take and give."""
     bodies = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
     return tuple(value.name or "" for body in bodies for value in (*body.inputs, *body.outputs))
+
+
+def pin_bodies(reader: Reader, node: ir.Node, call: Call) -> None:
+    """Keep all that the bodies of a node read, where nobody knows how the node runs them."""
+    graphs = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+    graphs += [graph for a in node.attributes.values() if a.type == ir.AttributeType.GRAPHS for graph in a.as_graphs()]
+    for graph in graphs:
+        for inner in ir.traversal.RecursiveGraphIterator(graph):
+            for value in inner.inputs:
+                if value is not None and value.is_initializer() and (value.name or "") not in reader.structure.tensors:
+                    reader.initializer(value)
+                call.pin((_axes(reader, value) if value is not None else None) or (), "read in a body")
+        for value in graph.outputs:
+            call.pin(_axes(reader, value) or (), "read in a body")
 
 
 def _enter(reader: Reader, call: Call, values: Sequence[ir.Value], given: Sequence[Axes | None]) -> None:

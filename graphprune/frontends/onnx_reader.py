@@ -16,8 +16,8 @@ from graphprune import rules
 from graphprune.axes import Axis, AxisSpace, Pin
 from graphprune.elements import Element, literal
 from graphprune.frontends import onnx_bodies, shape_values
-from graphprune.rules.call import Axes, Call, Declined, InputTarget, LengthSite, Operand
-from graphprune.selection import Selection
+from graphprune.frontends.settlement import settle
+from graphprune.rules.call import Axes, Call, Declined, Operand
 from graphprune.sizes import Size, Symbolic, fresh, symbol
 from graphprune.structure import Parameter, Structure
 
@@ -38,7 +38,7 @@ def read(model: ir.Model) -> Structure:
     reader.graph(model.graph)
     for value in model.graph.outputs:
         reader.pin(value, "graph output", "the model's interface")
-    reader.settle()
+    settle(reader.structure)
     return reader.structure
 
 
@@ -82,7 +82,8 @@ class Reader:
         for axis in self.structure.tensors.get(value.name or "") or ():
             self.space.pin(axis, Pin(value.name or "", op, reason))
 
-    def _initializer(self, value: ir.Value) -> None:
+    def initializer(self, value: ir.Value) -> None:
+        """Give a weight axes of its own."""
         tensor = value.const_value
         name = value.name or ""
         if tensor is None:
@@ -116,7 +117,7 @@ class Reader:
     def graph(self, graph: ir.Graph) -> None:
         """Read initializers and nodes of a graph or body."""
         for value in graph.initializers.values():
-            self._initializer(value)
+            self.initializer(value)
         for node in graph:
             self.node(node)
 
@@ -126,6 +127,8 @@ class Reader:
         read_body = onnx_bodies.READERS.get(call.op)
         binding = rules.find(call.op)
         try:
+            if read_body is None:
+                onnx_bodies.pin_bodies(self, node, call)
             if read_body is not None:
                 results = read_body(self, node, call)
             elif binding is None:
@@ -218,31 +221,3 @@ class Reader:
             return axis
         call.pin(axis, "an axis of symbolic size")
         return call.fixed(stated, "an axis of symbolic size")
-
-    # -- afterwards -----------------------------------------------------------------------------------------------
-
-    def settle(self) -> None:
-        """Pin what a site could not rewrite: symbolic numbers that would not follow a cut of their axes.
-
-        A number is tried with two made-up selections; each keeps a different count of every leaf.
-        """
-        sites = [
-            (call, site)
-            for call in self.structure.calls
-            for site in call.sites
-            if isinstance(site, LengthSite) and isinstance(site.target, InputTarget)
-        ]
-        for call, site in sites:
-            free = [leaf for axis in site.axes for leaf in self.structure.leaves(axis) if not leaf.pinned]
-            symbolic = any(not isinstance(axis.size, int) for axis in site.axes)
-            if not free or not symbolic:
-                continue
-            operand = call.operand(site.target.operand)
-            assert operand is not None and operand.elements is not None
-            element = operand.elements[site.target.index]
-            for keep in (1, 2):
-                trial = Selection(self.space, {leaf: np.arange(int(leaf.size)) < keep for leaf in free})  # type: ignore[arg-type]
-                if element.after(trial) != trial.count(site.axes[0]) or len(site.axes) > 1 or site.offset:
-                    for axis in site.axes:
-                        call.pin(axis, "a computed number that would not follow the cut")
-                    break
