@@ -19,6 +19,8 @@ from graphprune.structure import Structure
 __all__ = ["array_of", "misplaced"]
 
 CHUNK_ELEMENTS = 1 << 22
+NUMBERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.STRING})
+"""Types of sizes and positions, which a writer renumbers."""
 
 
 def misplaced(original: ir.Model, slim: ir.Model, structure: Structure, selection: Selection) -> str:
@@ -34,8 +36,8 @@ def misplaced(original: ir.Model, slim: ir.Model, structure: Structure, selectio
     }
     for graph in slim.graphs():
         for name, value in graph.initializers.items():
-            parameter, axes = structure.parameters.get(name), structure.tensors.get(name)
-            if parameter is None or not parameter.counts or axes is None or name not in stored:
+            axes = structure.tensors.get(name)
+            if axes is None or name not in stored or stored[name].dtype in NUMBERS:
                 continue
             if not any(selection.cuts(axis) for axis in axes):
                 continue
