@@ -22,7 +22,7 @@ from graphprune.frontends.shape_completion import complete_shapes
 __all__ = ["clear_shapes", "infer_shapes"]
 
 _ROUNDS = 4
-"""What is found behind a partly known Reshape may enter a loop body, and so on inwards."""
+"""What is found behind a partly known Reshape may enter a body or an operator of ONNX Runtime's, and so on."""
 
 
 def infer_shapes(model: ir.Model) -> bool:
@@ -47,7 +47,7 @@ def infer_shapes(model: ir.Model) -> bool:
         for value, type_proto in complete_shapes(model):
             completed |= _assign(value, type_proto, names)
         learned |= completed
-        if not completed or not any(True for node in model.graph for _ in bodies(node)):
+        if not completed or not any(node.domain or any(bodies(node)) for node in model.graph):
             return learned
     return learned
 

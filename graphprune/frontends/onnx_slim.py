@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx
 import onnx_ir as ir
 
-from graphprune.frontends import contrib_shapes
+from graphprune.frontends import contrib_shapes, onnx_attributes
 
 __all__ = ["INVENTED_PREFIX", "slim_proto"]
 
@@ -151,5 +151,6 @@ def _is_forward(steps: ir.Value | None) -> bool:
     """Return whether the steps of a Slice are sure to be positive."""
     if steps is None:
         return True
-    tensor = steps.const_value if steps.producer() is None else ir.convenience.get_const_tensor(steps)
-    return tensor is not None and tensor.size <= _DATA_LIMIT and bool((tensor.numpy() > 0).all())
+    producer = steps.producer()
+    numbers = steps.const_value if producer is None else onnx_attributes.tensor(producer, "value")
+    return numbers is not None and numbers.size <= _DATA_LIMIT and bool((numbers.numpy() > 0).all())
