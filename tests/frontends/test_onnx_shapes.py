@@ -287,13 +287,13 @@ def test_two_thousand_nodes_take_a_fraction_of_a_second() -> None:
     model = parse(f"agraph (float[N, 8] x0) => (x2000) {{ {chr(10).join(lines)} }}", **WEIGHTS)
     best = min(timed(model) for _ in range(3))
     assert str(model.graph.outputs[0].shape) == "[N,8]"
-    assert best < 0.6
+    assert best < 0.5
 
 
 def timed(model: ir.Model) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     infer_shapes(model)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def test_the_tables_name_standard_operators_and_parse() -> None:
