@@ -86,7 +86,8 @@ def check_slim(original: Path, slim: Path) -> dict[str, Any]:
 
 def changed(array: Any) -> Any:
     """Return other values of the same type and shape that are as fit to be inputs."""
-    return (1.5 * array + 0.5).astype(array.dtype) if np.issubdtype(array.dtype, np.floating) else np.flip(array).copy()
+    floating = np.issubdtype(array.dtype, np.floating)
+    return np.asarray(1.5 * array + 0.5 if floating else np.flip(array), array.dtype).copy()
 
 
 def differ(some: list[Any], others: list[Any]) -> bool:
