@@ -14,6 +14,7 @@ from graphprune.passes.base import Context, Pass, Report, register
 from graphprune.passes.clones import clone_shared_constants
 from graphprune.passes.eliminate_dead_nodes import eliminate_dead_nodes
 from graphprune.passes.fold import fold_constants
+from graphprune.passes.input_sizes import read_sizes_off_inputs
 from graphprune.passes.lift import (
     inline_functions,
     lift_constants,
@@ -54,6 +55,9 @@ class Canonicalize(Pass):
         counts["lifted subgraph initializers"] = lift_subgraph_initializers(model)
         counts["shapes"] = int(infer_shapes(model))
         _simplify(model, counts)
+        counts["sizes read off inputs"] = read_sizes_off_inputs(model)
+        if counts["sizes read off inputs"]:
+            counts.update(eliminate_dead_nodes(model))
         counts["written attention scales"] = write_attention_scales(model)
         counts["written split sizes"] = write_split_sizes(model)
         counts["cloned constants"] = clone_shared_constants(model)

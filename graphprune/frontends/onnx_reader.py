@@ -21,7 +21,7 @@ from graphprune.rules.call import Axes, Call, Declined, Operand
 from graphprune.sizes import Size, Symbolic, fresh, symbol
 from graphprune.structure import Parameter, Structure
 
-__all__ = ["CLONE_OF", "Reader", "read"]
+__all__ = ["CLONE_OF", "Reader", "read", "read_with_sizes"]
 
 CLONE_OF = "graphprune.clone_of"
 """Metadata key of an initializer that repeats the one named there, so that each use has axes of its own."""
@@ -32,14 +32,19 @@ _FOLLOWED = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
 
 def read(model: ir.Model) -> Structure:
-    """The structure of a model that ``canonicalize`` and ``infer_shapes`` have been over."""
+    """The structure of a model that ``canonicalize`` has been over."""
+    return read_with_sizes(model)[0]
+
+
+def read_with_sizes(model: ir.Model) -> tuple[Structure, dict[str, tuple[Element, ...]]]:
+    """The structure, and the contents of the values that spell sizes as far as they can be followed."""
     reader = Reader(model)
     reader.graph_inputs(model.graph.inputs)
     reader.graph(model.graph)
     for value in model.graph.outputs:
         reader.pin(value, "graph output", "the model's interface")
     settle(reader.structure)
-    return reader.structure
+    return reader.structure, reader.elements
 
 
 def sizes_of(value: ir.Value) -> tuple[Size, ...] | None:

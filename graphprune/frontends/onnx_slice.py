@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.errors import ModelError
+from graphprune.frontends.settlement import can_infer
 from graphprune.rules.call import AttributeTarget, Axes, Call, IndexSite, InputTarget, LengthSite
 from graphprune.selection import Mask, Selection
 from graphprune.sizes import Size
@@ -133,6 +134,8 @@ class _Sites:
         if after == wanted or (after == element.value and not cut):
             return None
         if not isinstance(wanted, int):
+            if can_infer(self.call.op, operand.elements):
+                return -1
             raise ModelError(
                 f"node '{self.node.name}': operand '{operand.name}' computes a size that does not follow the cut; "
                 "exclude the layers that feed it"

@@ -97,7 +97,9 @@ def reshape(call: Call) -> list[Axes | None]:
         sizes.append(value)
     unknown = [position for position, value in enumerate(sizes) if value is None or value == -1]
     if len(unknown) == 1:
-        rest = divide(product_size(axis.size for axis in x), product_size(s for s in sizes if s is not None and s != -1))
+        rest = divide(
+            product_size(axis.size for axis in x), product_size(s for s in sizes if s is not None and s != -1)
+        )
         if rest is None and unknown[0] < len(known):
             rest = known[unknown[0]]
         sizes[unknown[0]] = rest
@@ -234,9 +236,9 @@ def constant_of_shape(call: Call) -> list[Axes | None]:
             result.append(element.axis)
         elif isinstance(element.value, int):
             result.append(call.space.leaf(element.value))
-            call.site(InputTarget(0, position), result[-1])
         else:
             result.append(call.fixed(element.value, "a computed extent"))
+        call.site(InputTarget(0, position), result[-1])
     return [tuple(result)]
 
 
@@ -272,4 +274,3 @@ bind("onnx.DepthToSpace", depth_to_space, "input")
 bind("onnx.SpaceToDepth", space_to_depth, "input")
 bind("onnx.ConstantOfShape", constant_of_shape, "input")
 bind("onnx.Shape onnx.Size", shape_of, "data")
-
