@@ -13,9 +13,9 @@ from graphprune.rules.table import Rule, bind
 
 bind("onnx.GridSample com.microsoft.GridSample", Rule("n c *s!, n *t! 2! -> n c *t"), "X")
 bind("onnx.AffineGrid", Rule("n! i! j!, - -> n *t d!"), "theta size")
-bind("onnx.RoiAlign", Rule("n! c h! w!, r! 4!, r -> r c *t"), "X rois batch_indices")
-bind("onnx.MaxRoiPool", Rule("n! c h! w!, r! 5! -> r c *t"), "X rois")
-bind("com.microsoft.CropAndResize", Rule("n! c h! w!, r! 4!, r, - -> r c *t"), "X rois batch_indices crop_size")
+bind("onnx.RoiAlign", Rule("n! c h! w!, r! 4!, r -> r c y x"), "X rois batch_indices")
+bind("onnx.MaxRoiPool", Rule("n! c h! w!, r! 5! -> r c y x"), "X rois")
+bind("com.microsoft.CropAndResize", Rule("n! c h! w!, r! 4!, r, - -> r c y x"), "X rois batch_indices crop_size")
 bind("com.microsoft.MaxpoolWithMask", Rule("n c *s, - -> n c *t"), "X M")
 bind("onnx.Det", Rule("*n i! j! -> *n"), "X")
 bind("com.microsoft.Inverse", Rule("*n i! j! -> *n i j"), "X")
@@ -23,8 +23,11 @@ bind("com.microsoft.Inverse", Rule("*n i! j! -> *n i j"), "X")
 
 def columns_to_image(call: Call) -> list[Axes | None]:
     """Columns are channels times the positions of a block; the blocks are added up to an image."""
-    block = prod(call.integers(2))
-    return Rule("n (c k!) l!, -, - -> n c *t", sizes={"k": block})(call)
+    space = call.axes(1)[0].size
+    if not isinstance(space, int):
+        raise Declined("an image of unknown rank")
+    image = " ".join(f"t{dim}" for dim in range(space))
+    return Rule(f"n (c k!) l!, -, - -> n c {image}", sizes={"k": prod(call.integers(2))})(call)
 
 
 def center_crop_pad(call: Call) -> list[Axes | None]:

@@ -21,7 +21,7 @@ def line(reading: Reading) -> str:
     def spell(axis: Axis) -> str:
         axis = reading.space.find(axis)
         if isinstance(axis, Leaf):
-            return f"{axis.size}!" if axis.pinned else f"{names[axis]}{axis.size}{marks.get(axis, '')}"
+            return f"{axis.size}!" if axis.pinned else f"{names.get(axis, '')}{axis.size}{marks.get(axis, '')}"
         parts = " ".join(spell(part) for part in reading.space.parts(axis))
         if isinstance(axis, Concat):
             return f"[{parts}]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import ml_dtypes
@@ -19,8 +20,10 @@ from graphprune import rules
 from graphprune.axes import AxisSpace, Leaf
 from graphprune.elements import literal
 from graphprune.rules.call import Call, Declined, Operand
+from graphprune.sizes import Size, Symbolic, symbol
 
 Array = npt.NDArray[Any]
+Symbols = dict[tuple[int, int], Size]
 Reference = Callable[..., "Array | tuple[Array | None, ...]"]
 
 
@@ -151,12 +154,31 @@ class Reading:
         found: dict[Leaf, None] = {}
         for axes in [*(operand.axes for operand in self.call.operands if operand), *self.results]:
             for axis in axes or ():
-                found.update(dict.fromkeys(leaf for leaf in self.space.leaves(axis) if not leaf.pinned))
+                leaves = (leaf for leaf in self.space.leaves(axis) if not leaf.pinned and isinstance(leaf.size, int))
+                found.update(dict.fromkeys(leaves))
         return list(found)
 
 
-def read(sample: Sample, result_sizes: bool = True) -> Reading:
-    """Apply the rule of a sample's operator to fresh axes, as the ONNX reader does."""
+def symbolic(reading: Reading) -> list[Symbols]:
+    """Ways to state one size as a symbol: for each leaf that is always a whole dimension, where it is one."""
+    places: dict[Leaf, Symbols] = {}
+    divided: set[Leaf] = set()
+    tensors = [*(operand.axes if operand else None for operand in reading.call.operands), *reading.results]
+    for number, axes in enumerate(tensors):
+        for dim, axis in enumerate(axes or ()):
+            for leaf in reading.space.leaves(axis):
+                places.setdefault(leaf, {})[number, dim] = symbol("n")
+                if leaf is not reading.space.find(axis):
+                    divided.add(leaf)
+    return [own for leaf, own in places.items() if leaf not in divided]
+
+
+def read(sample: Sample, result_sizes: bool = True, symbols: Symbols | None = None) -> Reading:
+    """Apply the rule of a sample's operator to fresh axes, as the ONNX reader does.
+
+    ``symbols`` are symbolic sizes of dimensions ``(number, dim)`` of operands, and of results, numbered on after them.
+    """
+    symbols = symbols or {}
     space = AxisSpace()
     operands: list[Operand | None] = []
     for number, operand in enumerate(sample.operands):
@@ -164,16 +186,21 @@ def read(sample: Sample, result_sizes: bool = True) -> Reading:
             operands.append(None)
             continue
         array = operand.array if isinstance(operand, Const) else operand
-        axes = tuple(space.leaf(size) for size in array.shape)
+        axes = tuple(space.leaf(symbols.get((number, dim), size)) for dim, size in enumerate(array.shape))
         made = Operand(f"x{number}", axes, isinstance(operand, Const) or number > 0)
         if isinstance(operand, Const):
             made.read = lambda array=array: np.asarray(array)  # type: ignore[misc]
             if array.dtype in (np.int64, np.int32) and array.ndim <= 1:
                 made.elements = tuple(literal(int(element)) for element in np.reshape(array, -1))
         operands.append(made)
-    sizes: list[tuple[int, ...] | None] = [None] * sample.results
+    sizes: list[tuple[Size, ...] | None] = [None] * sample.results
     if result_sizes:
-        sizes = [None if array is None else np.shape(array) for array in sample.expected]
+        sizes = [
+            None
+            if array is None
+            else tuple(symbols.get((number, dim), size) for dim, size in enumerate(np.shape(array)))
+            for number, array in enumerate(sample.expected, len(operands))
+        ]
     call = Call(space, "it", sample.op, operands, sample.attributes, list(sizes), sample.opset)
     binding = rules.find(sample.op)
     assert binding is not None, sample.op
@@ -190,6 +217,23 @@ def read(sample: Sample, result_sizes: bool = True) -> Reading:
         call.mixes.clear()
         return Reading(space, call, call.unknown_results(str(declined)), str(declined))
     return Reading(space, call, results)
+
+
+def settle(reading: Reading, sample: Sample) -> None:
+    """Give symbolic sizes the numbers that they have in the sample; what is free stays what the reading found."""
+    _ = reading.free
+    arrays = [*sample.arrays, *sample.expected]
+    tensors = [*(operand.axes if operand else None for operand in reading.call.operands), *reading.results]
+    places = [
+        (reading.space.find(axis), size)
+        for array, axes in zip(arrays, tensors, strict=False)
+        for axis, size in zip(axes or (), np.shape(array) if array is not None else (), strict=False)
+    ]
+    values = {axis.size.symbols: size for axis, size in places if isinstance(axis.size, Symbolic)}
+    for axis, _size in places:
+        for node in reading.space.postorder(axis):
+            if isinstance(node.size, Symbolic) and all((name,) in values for name in node.size.symbols):
+                node.size = node.size.coefficient * prod(values[name,] for name in node.size.symbols)
 
 
 def signed(sample: Sample, sign: int) -> Sample:
