@@ -19,10 +19,12 @@ from graphprune.frontends.onnx_check_values import (
     ATTRIBUTE_BOUNDS,
     EXPORT,
     MAX_DEPTH,
+    MAX_RANK,
     Scope,
     check_tensor,
     check_text,
     check_type,
+    is_long,
     is_text,
     undecodable,
 )
@@ -31,6 +33,9 @@ from graphprune.frontends.onnx_data import CONTRACTIONS
 __all__ = ["check_model"]
 
 STANDARD = ("", "ai.onnx.ml")
+SHAPE_OPERANDS = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1}
+"""Operand that is a shape; onnx's shape inference writes down as many axes as it is long, to the end of memory."""
+
 NOT_ALONE = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 """Attributes that onnx cannot check without the graph around them."""
 
@@ -118,15 +123,21 @@ def _check_graph(scope: Scope, graph: onnx.GraphProto, name: str) -> set[str]:
     check_text(scope, name, *(value.name for value in graph.value_info))
     if len(graph.sparse_initializer):
         raise scope.fail(f"{name} has sparse initializers, which are not supported", "store them dense")
+    long = set()
     for value in (*graph.input, *graph.output, *graph.value_info):
         check_type(scope, f"value '{value.name}'", value.type)
+        if is_long(value.type):
+            long.add(value.name)
     initializers = {}
     for tensor in graph.initializer:
         check_tensor(scope, f"initializer '{tensor.name}'", tensor)
         initializers[tensor.name] = 0 in tensor.dims
+        if len(tensor.dims) == 1 and tensor.dims[0] > MAX_RANK:
+            long.add(tensor.name)
     inputs = [value.name for value in graph.input]
     if "" in initializers or "" in inputs or len(set(inputs)) != len(inputs):
         raise scope.fail(f"{name} has inputs or initializers that have no name, or the same name twice")
+    scope = replace(scope, long=scope.long | long)
     return _check_nodes(scope, name, graph.node, inputs, initializers, [value.name for value in graph.output])
 
 
@@ -167,6 +178,9 @@ def _check_nodes(
             raise scope.fail(f"{label} reads '{value}', which no input, initializer or node defines")
         if node.op_type in CONTRACTIONS and used & empty:
             raise scope.fail(f"{label} has the weight '{min(used & empty)}' with an axis of size 0")
+        place = SHAPE_OPERANDS.get(node.op_type, len(node.input))
+        if place < len(node.input) and node.input[place] in scope.long:
+            raise scope.fail(f"{label} takes '{node.input[place]}' for a shape, which has more than {MAX_RANK} numbers")
         for attribute in node.attribute:
             used |= _check_attribute(inner, f"{label} attribute '{attribute.name}'", attribute, custom=bool(domain))
         _check_signature(scope, label, node)

@@ -51,8 +51,8 @@ class Scope:
     """What a graph may refer to.
 
     `where` names the model, `folder` holds its data, `context` and `functions` decide which signature an operator has,
-    `outer` are the values of the graphs around, `empty` those of them that are initializers without elements, and
-    `depth` is how many graphs are around.
+    `outer` are the values of the graphs around, `empty` those of them that are initializers without elements, `long`
+    those that list more numbers than a shape can have, and `depth` is how many graphs are around.
     """
 
     where: str
@@ -62,6 +62,7 @@ class Scope:
     functions: frozenset[tuple[str, str]] = frozenset()
     outer: frozenset[str] = frozenset()
     empty: frozenset[str] = frozenset()
+    long: frozenset[str] = frozenset()
     depth: int = 0
 
     def fail(self, what: str, remedy: str = EXPORT) -> ModelError:
@@ -108,6 +109,12 @@ def check_type(scope: Scope, what: str, proto: onnx.TypeProto, depth: int = 0) -
         raise scope.fail(f"{what} is a map, which is not supported", "remove the post-processing that makes it")
     elif kind in ("sequence_type", "optional_type"):
         check_type(scope, what, getattr(proto, kind).elem_type, depth + 1)
+
+
+def is_long(proto: onnx.TypeProto) -> bool:
+    """Return whether a type is a list of more numbers than a tensor has axes."""
+    dims = proto.tensor_type.shape.dim
+    return len(dims) == 1 and dims[0].dim_value > MAX_RANK
 
 
 def check_tensor(scope: Scope, what: str, tensor: onnx.TensorProto) -> None:

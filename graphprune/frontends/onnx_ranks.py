@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+import onnx
 import onnx_ir as ir
 from onnx import shape_inference
 
@@ -17,6 +18,7 @@ from graphprune.frontends.onnx_slim import slim_proto
 __all__ = ["check_ranks"]
 
 REFUSAL = re.compile(r"\(op_type:(\w+), node name: (\d+)\): (?:\[(?:Shape|Type)InferenceError\] )?(.*)")
+OPERATOR = re.compile(r"\(op_type:(\w+)")
 BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 NESTED = "Inference error(s)"
 UNTYPED = "instead is null"
@@ -40,9 +42,12 @@ def check_ranks(model: ir.Model, where: str) -> None:
     except shape_inference.InferenceError as error:
         for match in REFUSAL.finditer(str(error)):
             operator, index, reason = match.groups()
-            # An operator defined by a function can fail inside it for lack of a default that ONNX Runtime knows, and
-            # a type that is missing belongs to an operator that is not known.
-            if UNTYPED in reason or (reason.startswith(NESTED) and operator not in BODIES):
+            # An operator defined by a function can fail inside it for lack of a default that ONNX Runtime knows, a type
+            # that is missing belongs to an operator that is not known, and one that is no standard operator stands for
+            # others in the copy alone.
+            innermost = (operator, *OPERATOR.findall(reason))[-1]
+            nested = innermost != operator or reason.startswith(NESTED)
+            if UNTYPED in reason or not onnx.defs.has(innermost) or (nested and operator not in BODIES):
                 continue
             output = proto.graph.node[int(index)].output[0]
             original = nodes.get(output)
