@@ -1,7 +1,7 @@
 """Feed damaged models to graphprune in this process: `python -m fuzzing load|prune FOLDER FIRST COUNT`.
 
-Ends with status 1 at the first case that raises anything but a GraphpruneError, hangs, writes to the terminal or leaves
-a file behind; a native crash ends the process by its signal. FOLDER keeps the case at hand.
+Ends with status 1 at the first case that is refused in any other way than by an error of ours in one line, that hangs,
+or that leaves a file behind; a native crash ends the process by its signal. FOLDER keeps the case at hand.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SEEDS = (
     "mediapipe_face_detection_short",
     "text_angle_cls_ppocr",
 )
-SECONDS = 20
+SECONDS = 60
 MEMORY = 8 << 30
 
 
@@ -47,24 +47,33 @@ def case(number: int, files: list[tuple[bytes, list[int]]]) -> bytes:
     return rng.choice((damage_bytes, damage_message))(content, other, offsets, rng)
 
 
-def run(mode: str) -> bool:
-    """Run the case at hand; returns whether it was accepted. Anything but the expected refusal escapes."""
+def attempt(mode: str) -> bool:
+    """Try the case at hand; returns whether it opened. Anything but a refusal in one line escapes."""
     import graphprune
     from graphprune.frontends.onnx_file import load
 
-    if mode == "load":
+    try:
         load("case.onnx")
-    else:
-        graphprune.prune("case.onnx", output="slim.onnx", ratio=0.5)
-        Path("slim.onnx").unlink(missing_ok=True)
+    except graphprune.ModelError as error:
+        check_line(error)
+        return False
+    if mode == "prune":
+        try:
+            graphprune.prune("case.onnx", output="slim.onnx", ratio=0.5)
+            Path("slim.onnx").unlink()
+        except graphprune.GraphpruneError as error:
+            check_line(error)
     return True
 
 
-def main(mode: str, folder: str, first: int, count: int) -> int:
-    """Run the cases `first` to `first + count - 1`; returns the exit status."""
-    from graphprune.errors import GraphpruneError, ModelError
+def check_line(error: Exception) -> None:
+    """Check that a message is one printable line of bounded length."""
+    if not str(error).isprintable() or not 0 < len(str(error)) < 1000:
+        raise AssertionError(f"not one line: {error}") from error
 
-    expected = ModelError if mode == "load" else GraphpruneError
+
+def main(mode: str, folder: str, first: int, count: int) -> int:
+    """Run cases from number `first` on: `count` of them, or in mode `prune` until `count` have opened."""
     os.chdir(folder)
     faulthandler.enable()
     signal.signal(signal.SIGALRM, ring)
@@ -72,28 +81,25 @@ def main(mode: str, folder: str, first: int, count: int) -> int:
     corpus = Path(os.environ["GRAPHPRUNE_CORPUS"], "onnx")
     contents = [(corpus / f"{name}.onnx").read_bytes() for name in SEEDS]
     files = [(content, structural(content)) for content in contents]
-    accepted = 0
-    for number in range(first, first + count):
+    number, opened = first, 0
+    while (opened if mode == "prune" else number - first) < count:
         Path("case.onnx").write_bytes(case(number, files))
         Path("number").write_text(str(number))
         faulthandler.dump_traceback_later(SECONDS + 10, exit=True)
         signal.alarm(SECONDS)
-        trouble = ""
         try:
-            accepted += run(mode)
-        except expected as error:
-            if len(str(error)) > 1000 or not str(error).isprintable():
-                trouble = f"the message is not one line: {error}"
+            opened += attempt(mode)
         except (Exception, Hang):
-            trouble = traceback.format_exc()
+            sys.stdout.write(f"case {number}: {traceback.format_exc()}")
+            return 1
         finally:
             signal.alarm(0)
         left = sorted(path.name for path in Path().iterdir() if path.name not in ("case.onnx", "number"))
-        trouble = trouble or (f"left {left} behind" if left else "")
-        if trouble:
-            sys.stdout.write(f"case {number}: {trouble}\n")
+        if left:
+            sys.stdout.write(f"case {number} left {left} behind\n")
             return 1
-    sys.stdout.write(f"{accepted} of {count} accepted\n")
+        number += 1
+    sys.stdout.write(f"{opened} of {number - first} opened\n")
     return 0
 
 
