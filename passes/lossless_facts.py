@@ -1,4 +1,4 @@
-"""What holds for a tensor whatever the input is: which slices are constants, and which are equal to each other.
+"""What holds for a tensor whatever the input is: slices that are constants, equal to each other, or within bounds.
 
 A :class:`Fact` has an array of the tensor's rank. In a dimension it has the tensor's size, or 1 where the statement is
 about all positions of that dimension together; so ``[1, C, 1, 1]`` speaks of channels. Movement and broadcasting of
@@ -8,7 +8,7 @@ facts are then movement and broadcasting of arrays.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from graphprune.sizes import Size
 
-__all__ = ["Array", "Fact", "Labels", "along", "constant", "expand", "fact", "number", "opaque", "rows"]
+__all__ = ["Array", "Bounds", "Fact", "Labels", "along", "constant", "expand", "fact", "number", "opaque", "rows"]
 
 Array: TypeAlias = npt.NDArray[Any]
+Bounds: TypeAlias = npt.NDArray[np.float64]
 Labels: TypeAlias = npt.NDArray[np.int64]
 
 MAX_ENTRIES = 1 << 22
@@ -27,40 +28,49 @@ MAX_ENTRIES = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Three arrays of one shape.
+    """Arrays of one shape.
 
     Where ``known``, all elements of the slice equal ``value``, for every input. Slices of equal ``label`` are equal
-    to each other for every input; labels mean nothing outside their tensor.
+    to each other for every input; labels mean nothing outside their tensor. No element is below ``low`` or above
+    ``high``.
     """
 
     label: Labels
     known: npt.NDArray[np.bool_]
     value: Array
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is known: no constant, and every slice for itself."""
-        return not self.known.any() and len(np.unique(self.label)) == self.label.size
+    low: Bounds
+    high: Bounds
 
     def map(self, move: Any) -> Fact:
-        """The fact whose three arrays are ``move`` of this one's."""
-        return Fact(move(self.label), move(self.known), move(self.value))
+        """The fact whose arrays are ``move`` of this one's."""
+        return Fact(move(self.label), move(self.known), move(self.value), move(self.low), move(self.high))
 
 
 def opaque(rank: int, dtype: npt.DTypeLike = np.float32) -> Fact:
     """The fact that says nothing."""
-    shape = (1,) * rank
-    return Fact(np.zeros(shape, np.int64), np.zeros(shape, np.bool_), np.zeros(shape, dtype))
+    return fact(np.zeros((1,) * rank, np.int64), dtype=dtype)
 
 
 def fact(
-    label: Array, known: Array | None = None, value: Array | None = None, dtype: npt.DTypeLike = np.float32
+    label: Array,
+    known: Array | None = None,
+    value: Array | None = None,
+    bounds: tuple[Array, Array] | None = None,
+    dtype: npt.DTypeLike = np.float32,
 ) -> Fact:
-    """A fact whose constants share a label exactly if they are equal."""
-    if known is None or value is None or not known.any():
-        return Fact(number(label), np.zeros(label.shape, np.bool_), np.zeros(label.shape, dtype))
-    value = np.where(known, value, np.zeros((), value.dtype))
-    return Fact(number(known, np.where(known, 0, label), value), known, value)
+    """A fact whose constants share a label exactly if they are equal; equal bounds make a constant."""
+    low, high = bounds if bounds is not None else (np.full(label.shape, -np.inf), np.full(label.shape, np.inf))
+    value = np.zeros(label.shape, dtype) if value is None else value
+    pinched = (low == high) & np.isfinite(low)
+    if known is None:
+        known = np.zeros(label.shape, np.bool_)
+    if not (known.any() or pinched.any()):
+        return Fact(number(label), known, np.zeros(label.shape, value.dtype), low, high)
+    value = np.where(known, value, np.where(pinched, low, 0).astype(value.dtype))
+    known = known | pinched
+    exact = value.astype(np.float64)
+    low, high = np.where(known, exact, low), np.where(known, exact, high)
+    return Fact(number(known, np.where(known, 0, label), value), known, value, low, high)
 
 
 def constant(array: Array) -> Fact:
@@ -93,15 +103,15 @@ def expand(source: Fact, sizes: Sequence[Size], shape: Sequence[int]) -> Fact:
     """
     lead = len(shape) - source.label.ndim
     wide = source.map(lambda a: a.reshape((1,) * lead + a.shape))
-    label, known, value = wide.label, wide.known, wide.value
     for dim, wanted in enumerate(shape):
+        label = wide.label
         if label.shape[dim] == wanted:
             continue
         repeated = dim < lead or sizes[dim - lead] == 1
         places = np.arange(wanted).reshape([-1] + [1] * (len(shape) - 1 - dim))
-        label = np.repeat(label, wanted, dim) if repeated else label * wanted + places
-        known, value = np.repeat(known, wanted, dim), np.repeat(value, wanted, dim)
-    return fact(label, known, value, value.dtype)
+        wide = wide.map(lambda a, wanted=wanted, dim=dim: np.repeat(a, wanted, dim))
+        wide = wide if repeated else replace(wide, label=label * wanted + places)
+    return fact(wide.label, wide.known, wide.value, (wide.low, wide.high))
 
 
 def along(source: Fact, sizes: Sequence[Size], dim: int) -> Fact:
@@ -116,7 +126,8 @@ def along(source: Fact, sizes: Sequence[Size], dim: int) -> Fact:
     if lines.label.shape[1] == 1:
         return lines.map(lambda a: a[:, 0])
     same = lines.known.all(axis=1) & (lines.value == lines.value[:, :1]).all(axis=1)
-    return fact(rows(lines.label), same, lines.value[:, 0], lines.value.dtype)
+    bounds = lines.low.min(axis=1), lines.high.max(axis=1)
+    return fact(rows(lines.label), same, lines.value[:, 0], bounds)
 
 
 def _bits(array: Array) -> Array:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.frontends.onnx_walk import nodes as all_nodes
+from graphprune.passes.lossless_bounds import Interval, product_bounds, scaled, sum_bounds
 from graphprune.passes.lossless_contractions import Contraction, contraction
 from graphprune.passes.lossless_evaluate import constant_tensor, evaluate
 from graphprune.passes.lossless_facts import (
@@ -262,7 +263,8 @@ class Sweep:
             by_row = usable.reshape(view.groups, columns)[group] if view.groups > 1 else usable[None, :]
             constants = (kernel.zero | by_row).all(axis=1) & bias.known
             value = self._values(node, view, constants, group, x, usable, bias)
-        made = fact(number(*keys), constants & np.isfinite(value.astype(np.float64)), value)
+        bounds = None if not view.plain else self._bounds(node, view, x, bias)
+        made = fact(number(*keys), constants & np.isfinite(value.astype(np.float64)), value, bounds)
         shape = [1] * len(sizes)
         shape[view.result] = count
         return made.map(lambda a: a.reshape(shape))
@@ -280,6 +282,18 @@ class Sweep:
             return None
         line = expand(found, sizes, (*found.label.shape[:-1], count)) if sizes else expand(found, (), (count,))
         return line.map(lambda a: a.reshape(count))
+
+    def _bounds(self, node: ir.Node, view: Contraction, x: Fact, bias: Fact) -> Interval | None:
+        """Bounds of what a contraction makes, where it is computed in full precision."""
+        tensor = constant_tensor(self.model, node.inputs[view.weight], self.max_bytes)
+        if tensor is None or tensor.dtype not in _EXACT or not (np.isfinite(x.low) | np.isfinite(x.high)).any():
+            return None
+        low, high = x.low, x.high
+        if not view.uniform:
+            low, high = np.minimum(low, 0), np.maximum(high, 0)
+        moved = np.moveaxis(tensor.numpy(), (view.rows, view.columns), (0, 1))
+        product = product_bounds(moved.reshape(*moved.shape[:2], -1), (low, high), view.groups)
+        return sum_bounds(scaled(product, view.alpha), scaled((bias.low, bias.high), view.beta))
 
     def _values(
         self,

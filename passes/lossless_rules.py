@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
+from graphprune.passes.lossless_bounds import Interval, affine, bounds_of, widened
 from graphprune.passes.lossless_facts import MAX_ENTRIES, Array, Fact, expand, fact, number, opaque
 from graphprune.rules.call import Call, Declined
 from graphprune.sizes import Size, divide, product_size
@@ -87,7 +88,13 @@ def _pointwise(known: Known, node: ir.Node, call: Call) -> list[Fact | None]:
             value = value.astype(made.dtype)
             value[constants] = made
     value[zero] = 0
-    return [fact(label, (constants | zero) & np.isfinite(value.astype(np.float64)), value)]
+    constants = (constants | zero) & np.isfinite(value.astype(np.float64))
+    return [fact(label, constants, value, _bounds(node, call, facts))]
+
+
+def _bounds(node: ir.Node, call: Call, facts: Sequence[Fact]) -> Interval | None:
+    dtype = node.outputs[0].dtype
+    return None if dtype is None else bounds_of(call.op, [(f.low, f.high) for f in facts], dtype)
 
 
 @_rule("Clip Dropout Identity Cast")
@@ -105,14 +112,21 @@ def _first_only(known: Known, node: ir.Node, call: Call) -> list[Fact | None]:
         raise Declined("a cast to integers has steps")
     if any(array is None and value is not None for array, value in zip(rest, node.inputs[1:], strict=True)):
         raise Declined("computed bounds")
+    bounds = _clipped(call, x, rest) if call.op == "onnx.Clip" else None
     if not x.known.any():
-        return [x]
+        return [fact(x.label, bounds=bounds)]
     made = known.evaluate(node, [x.value[x.known], *rest])
     if made is None:
         return [fact(x.label)]
     value = np.zeros(x.label.shape, made.dtype)
     value[x.known] = made
-    return [fact(x.label, x.known, value)]
+    return [fact(x.label, x.known, value, bounds)]
+
+
+def _clipped(call: Call, x: Fact, rest: Sequence[Array | None]) -> Interval:
+    given = [*rest, None, None][:2] if rest else [call.attribute("min"), call.attribute("max")]
+    least, most = (default if a is None else float(a) for a, default in zip(given, (-np.inf, np.inf), strict=True))
+    return np.minimum(np.maximum(x.low, least), most), np.minimum(np.maximum(x.high, least), most)
 
 
 # -- normalisation ------------------------------------------------------------------------------------------------
@@ -142,7 +156,12 @@ def _normalization(known: Known, node: ir.Node, call: Call) -> list[Fact | None]
             value = np.where(constants, value, scale * normal + bias)
         constants = constants | x.known
     dtype = columns[1].dtype
-    results: list[Fact | None] = [fact(label, constants & np.isfinite(value), value.astype(dtype))]
+    bounds = None
+    if call.op == "onnx.BatchNormalization" and node.outputs[0].dtype is not None:
+        slope = scale / np.sqrt(variance + call.attribute("epsilon", 1e-5))
+        shift = bias - slope * mean
+        bounds = affine((x.low, x.high), slope, shift, np.abs(bias) + np.abs(slope * mean), node.outputs[0].dtype)
+    results: list[Fact | None] = [fact(label, constants & np.isfinite(value), value.astype(dtype), bounds)]
     return results + [None] * (len(node.outputs) - 1)
 
 
@@ -160,7 +179,14 @@ def _pool(known: Known, node: ir.Node, call: Call) -> list[Fact | None]:
         padded = any(call.attribute("pads", ())) or call.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
         stays = not call.attribute("ceil_mode", 0) and not (padded and call.attribute("count_include_pad", 0))
     kept = x.known if stays else x.known & (x.value == 0)
-    return [fact(x.label, kept, x.value), *[None] * (len(node.outputs) - 1)]
+    bounds: Interval | None = x.low, x.high
+    if call.op == "onnx.AveragePool":  # what is padded may be counted
+        bounds = np.minimum(x.low, 0), np.maximum(x.high, 0)
+    elif "Lp" in call.op:
+        bounds = None
+    dtype = node.outputs[0].dtype
+    bounds = None if bounds is None or dtype is None else widened(bounds, dtype)
+    return [fact(x.label, kept, x.value, bounds), *[None] * (len(node.outputs) - 1)]
 
 
 @_rule("ReduceMean ReduceMax ReduceMin ReduceSum ReduceL1 ReduceL2 ReduceSumSquare")
@@ -180,7 +206,8 @@ def _reduce(known: Known, node: ir.Node, call: Call) -> list[Fact | None]:
         raise Declined("reduces what is known apart")
     stays = call.op in ("onnx.ReduceMean", "onnx.ReduceMax", "onnx.ReduceMin")
     kept = x.known if stays else x.known & (x.value == 0)
-    result = fact(x.label, kept, x.value)
+    dtype = node.outputs[0].dtype
+    result = fact(x.label, kept, x.value, widened((x.low, x.high), dtype) if stays and dtype is not None else None)
     return [result if call.attribute("keepdims", 1) else result.map(lambda a: a.squeeze(gone))]
 
 
@@ -195,7 +222,9 @@ def _resize(known: Known, node: ir.Node, call: Call) -> list[Fact | None]:
     for dim, (before, after) in enumerate(zip(sizes, made, strict=True)):
         if x.label.shape[dim] != 1 and before != after:
             raise Declined("resizes what is known apart")
-    return [x]
+    dtype = node.outputs[0].dtype
+    overshoots = dtype is None or call.attribute("mode", "nearest") in ("cubic", b"cubic")
+    return [fact(x.label, x.known, x.value, None if overshoots or dtype is None else widened((x.low, x.high), dtype))]
 
 
 # -- movement -----------------------------------------------------------------------------------------------------
@@ -270,10 +299,10 @@ def _concat(known: Known, node: ir.Node, call: Call) -> list[Fact | None]:
         origin = np.concatenate(
             [np.full(f.label.shape, sources.index(s)) for f, s in zip(facts, sources, strict=True)], at
         )
-        label, known_, value = (
-            np.concatenate([getattr(f, name) for f in facts], at) for name in ("label", "known", "value")
+        label, known_, value, low, high = (
+            np.concatenate([getattr(f, name) for f in facts], at) for name in ("label", "known", "value", "low", "high")
         )
-        return [fact(number(origin, label), known_, value)]
+        return [fact(number(origin, label), known_, value, (low, high))]
     return [opaque(len(parts[0][1]))]
 
 
@@ -354,4 +383,6 @@ def _pad(known: Known, node: ir.Node, call: Call) -> list[Fact | None]:
         raise Declined("padded by copies or at computed places")
     if any(x.label.shape[d] != 1 and (pads[d] or pads[d + len(sizes)]) for d in range(len(sizes))):
         raise Declined("padded where it is known apart")
-    return [fact(x.label, x.known & (x.value == filler.reshape(())), x.value)]
+    number_ = filler.reshape(())
+    bounds = np.minimum(x.low, float(number_)), np.maximum(x.high, float(number_))
+    return [fact(x.label, x.known & (x.value == number_), x.value, bounds)]
