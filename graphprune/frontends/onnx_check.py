@@ -178,6 +178,9 @@ def _check_nodes(
             raise scope.fail(f"{label} reads '{value}', which no input, initializer or node defines")
         if node.op_type in CONTRACTIONS and used & empty:
             raise scope.fail(f"{label} has the weight '{min(used & empty)}' with an axis of size 0")
+        parts = next((item.i for item in node.attribute if item.name == "num_outputs"), len(node.output))
+        if node.op_type == "Split" and parts < len(node.output):
+            raise scope.fail(f"{label} has {len(node.output)} outputs but num_outputs is {parts}")
         place = SHAPE_OPERANDS.get(node.op_type, len(node.input))
         if place < len(node.input) and node.input[place] in scope.long:
             raise scope.fail(f"{label} takes '{node.input[place]}' for a shape, which has more than {MAX_RANK} numbers")

@@ -327,6 +327,23 @@ def test_a_message_without_a_graph_is_refused(tmp_path: Path) -> None:
     assert "not an ONNX model" in refusal(written(tmp_path, proto.SerializeToString()))
 
 
+NATIVE: dict[str, tuple[str, str]] = {
+    "far axis": ("y = LayerNormalization <axis = 2147483648> (x, w)", "no tensor allows"),
+    "negative batch": ("y = GatherND <batch_dims = -7> (x, i)", "no tensor allows"),
+    "many parts": ("y = Split <num_outputs = 2147483648> (x)", "no tensor allows"),
+    "more outputs than parts": ("y, z, t = Split <num_outputs = 2> (x)", "3 outputs but num_outputs is 2"),
+    "long shape": ("y = ConstantOfShape (s)", "more than 64 numbers"),
+}
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_what_would_end_the_process_in_shape_inference_is_refused_before(name: str) -> None:
+    node, words = NATIVE[name]
+    inputs = "float[2, 6] x, float[6] w, int64[2, 1] i, int64[8589934592] s"
+    text = f'<ir_version: 10, opset_import: ["" : 18]> graph ({inputs}) => (float y) {{ {node} }}'
+    assert words in refusal(onnx.parser.parse_model(text))
+
+
 def test_names_do_not_break_the_line(tmp_path: Path) -> None:
     proto = small_network()
     proto.graph.node[1].input[0] = "gone\nTraceback\x1b[31m" + "x" * 5000
