@@ -10,7 +10,6 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.frontends.onnx_walk import nodes as all_nodes
-from graphprune.passes.lossless_bounds import Interval, product_bounds, scaled, sum_bounds
 from graphprune.passes.lossless_contractions import Contraction, contraction
 from graphprune.passes.lossless_evaluate import constant_tensor, evaluate
 from graphprune.passes.lossless_facts import (
@@ -20,22 +19,17 @@ from graphprune.passes.lossless_facts import (
     Labels,
     along,
     constant,
-    expand,
-    fact,
-    number,
     opaque,
-    rows,
 )
-from graphprune.passes.lossless_rules import RULES, Sizes
+from graphprune.passes.lossless_movement import RULES
+from graphprune.passes.lossless_results import EXACT, Result
+from graphprune.passes.lossless_rules import Sizes
 from graphprune.passes.lossless_weights import Kernel, read_kernel
 from graphprune.passes.tensors import is_constant
 from graphprune.rules.call import Call, Declined, Mix
 from graphprune.structure import Structure
 
 __all__ = ["Reading", "Sweep"]
-
-_EXACT = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
-"""Types whose sums may be rounded: in any other type a weight is left as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +55,13 @@ def _seen_by_others(call: Call, mix: Mix) -> tuple[tuple[int, int], ...]:
     """Where other positions see a position: of a recurrent weight only its columns, not the unit's own gates."""
     recurrent = call.op in ("onnx.LSTM", "onnx.GRU", "onnx.RNN")
     return tuple(place for place in mix.operands if not recurrent or place != (2, 1))
+
+
+def _kernel(tensor: ir.TensorProtocol, view: Contraction) -> Kernel | None:
+    try:
+        return read_kernel(tensor, view.rows, view.columns)
+    except ValueError:
+        return None
 
 
 def _stored(tensor: ir.TensorProtocol) -> int:
@@ -177,7 +178,8 @@ class Sweep:
         return along(found, sizes, dim)
 
     def _contract(self, call: Call, node: ir.Node, view: Contraction, mixes: Sequence[Mix]) -> Fact | None:
-        kernel = self._kernel(node, view)
+        tensor = self._weight(node, view)
+        kernel = None if tensor is None else _kernel(tensor, view)
         x = self._line(node, *view.x)
         if x is None:
             for mix in mixes:
@@ -201,11 +203,11 @@ class Sweep:
                 self.readings.append(Reading(call, mix, operand, dim, harmless, label, view, unread, x))
             else:
                 self._plain_reading(call, node, mix)
-        if kernel is None or view.result is None:
+        if tensor is None or kernel is None:
             return None
-        return self._made(node, view, kernel, x, constants)
+        return Result(self, node, view, tensor, kernel, x).fact()
 
-    def _kernel(self, node: ir.Node, view: Contraction) -> Kernel | None:
+    def _weight(self, node: ir.Node, view: Contraction) -> ir.TensorProtocol | None:
         value = node.inputs[view.weight]
         tensor = constant_tensor(self.model, value, self.max_bytes)
         if tensor is None:
@@ -213,15 +215,12 @@ class Sweep:
         if _stored(tensor) > self.max_bytes:
             self.unread.add(value.name or "" if value is not None else "")
             return None
-        try:
-            return read_kernel(tensor, view.rows, view.columns)
-        except ValueError:
-            return None
+        return tensor
 
     def _editable(self, node: ir.Node, view: Contraction) -> bool:
         """Whether columns of the weight may be added up: every use of it sums over the same columns."""
         value = node.inputs[view.weight]
-        if value is None or not is_constant(value) or value.is_graph_output() or value.dtype not in _EXACT:
+        if value is None or not is_constant(value) or value.is_graph_output() or value.dtype not in EXACT:
             return False
         for user, number_ in value.uses():
             other = self.contractions.get(user.name or "")
@@ -239,82 +238,4 @@ class Sweep:
         sizes, made = self.sizes(bias), self.sizes(node.outputs[0])
         if bias is None:
             return True
-        return is_constant(bias) and bias.dtype in _EXACT and made is not None and sizes == (made[view.result or 0],)
-
-    def _made(
-        self, node: ir.Node, view: Contraction, kernel: Kernel, x: Fact, usable: npt.NDArray[np.bool_]
-    ) -> Fact | None:
-        """What a contraction makes: constants where all it reads is constant or unread, equal rows equal slices."""
-        assert view.result is not None
-        count = len(kernel.rows)
-        bias = self._bias(node, view, count)
-        sizes = self.sizes(node.outputs[0])
-        if bias is None or sizes is None or sizes[view.result] != count:
-            return None
-        columns = kernel.zero.shape[1]
-        group = np.repeat(np.arange(view.groups), count // view.groups)
-        read = x.label.reshape(view.groups, columns) if view.groups > 1 else None
-        keys = [kernel.rows, bias.label]
-        if read is not None:
-            keys.append(rows(read)[group])
-        constants = np.zeros(count, np.bool_)
-        value = np.zeros(count, bias.value.dtype)
-        if view.plain and bias.known.any() and (usable.any() or kernel.zero.any()):
-            by_row = usable.reshape(view.groups, columns)[group] if view.groups > 1 else usable[None, :]
-            constants = (kernel.zero | by_row).all(axis=1) & bias.known
-            value = self._values(node, view, constants, group, x, usable, bias)
-        bounds = None if not view.plain else self._bounds(node, view, x, bias)
-        made = fact(number(*keys), constants & np.isfinite(value.astype(np.float64)), value, bounds)
-        shape = [1] * len(sizes)
-        shape[view.result] = count
-        return made.map(lambda a: a.reshape(shape))
-
-    def _bias(self, node: ir.Node, view: Contraction, count: int) -> Fact | None:
-        weight = node.inputs[view.weight]
-        dtype = np.float32 if weight is None or weight.dtype is None else weight.dtype.numpy()
-        value = node.inputs[view.bias] if view.bias is not None and view.bias < len(node.inputs) else None
-        if value is None:
-            return constant(np.zeros(count, dtype))
-        found, sizes = self.fact(value), self.sizes(value)
-        if len(node.inputs) > 3 and node.inputs[3] is not None:
-            return None  # FusedConv adds a whole tensor
-        if found is None or sizes is None or any(size != 1 for size in sizes[:-1]):
-            return None
-        line = expand(found, sizes, (*found.label.shape[:-1], count)) if sizes else expand(found, (), (count,))
-        return line.map(lambda a: a.reshape(count))
-
-    def _bounds(self, node: ir.Node, view: Contraction, x: Fact, bias: Fact) -> Interval | None:
-        """Bounds of what a contraction makes, where it is computed in full precision."""
-        tensor = constant_tensor(self.model, node.inputs[view.weight], self.max_bytes)
-        if tensor is None or tensor.dtype not in _EXACT or not (np.isfinite(x.low) | np.isfinite(x.high)).any():
-            return None
-        low, high = x.low, x.high
-        if not view.uniform:
-            low, high = np.minimum(low, 0), np.maximum(high, 0)
-        moved = np.moveaxis(tensor.numpy(), (view.rows, view.columns), (0, 1))
-        product = product_bounds(moved.reshape(*moved.shape[:2], -1), (low, high), view.groups)
-        return sum_bounds(scaled(product, view.alpha), scaled((bias.low, bias.high), view.beta))
-
-    def _values(
-        self,
-        node: ir.Node,
-        view: Contraction,
-        constants: npt.NDArray[np.bool_],
-        group: npt.NDArray[np.intp],
-        x: Fact,
-        usable: npt.NDArray[np.bool_],
-        bias: Fact,
-    ) -> Array:
-        """The constants that ``constants`` rows hold, summed in float64."""
-        result = np.where(constants, view.beta * bias.value.astype(np.float64), 0)
-        given = np.where(usable, x.value.astype(np.float64), 0)
-        wanted = np.flatnonzero(constants)
-        if wanted.size and given.any():
-            tensor = constant_tensor(self.model, node.inputs[view.weight], self.max_bytes)
-            assert tensor is not None
-            lines = np.take(tensor.numpy(), wanted, axis=view.rows).astype(np.float64)
-            lines = np.moveaxis(lines, (view.rows, view.columns), (0, 1))
-            lines = lines.reshape(*lines.shape[:2], -1).sum(axis=2)
-            by_row = given.reshape(view.groups, -1)[group[wanted]] if view.groups > 1 else given[None, :]
-            result[wanted] += view.alpha * (lines * by_row).sum(axis=1)
-        return result.astype(bias.value.dtype)
+        return is_constant(bias) and bias.dtype in EXACT and made is not None and sizes == (made[view.result or 0],)

@@ -14,7 +14,7 @@ from graphprune.frontends.onnx_file import load
 from graphprune.frontends.onnx_reader import read
 from graphprune.models.reference import resnet18, shufflenet_v2
 from graphprune.passes import Context, Lossless, Report, canonicalize
-from graphprune.verify import verify
+from graphprune.proof import verify
 
 RNG = np.random.default_rng(0)
 ROUNDING = {"rtol": 1e-5, "atol": 1e-5}  # sums of at most 100 float32 products of magnitude one
