@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from graphprune.errors import GraphpruneError, ModelError, TargetError, UsageError, VerificationError
     from graphprune.plan import Plan
     from graphprune.result import Inspection, PruneResult
-    from graphprune.verify import Verification
+    from graphprune.proof import Verification
     from graphprune.version import __version__
 
 __all__ = [
@@ -42,7 +42,7 @@ _HOMES = {
     "Plan": "plan",
     "Inspection": "result",
     "PruneResult": "result",
-    "Verification": "verify",
+    "Verification": "proof",
     "__version__": "version",
 }
 

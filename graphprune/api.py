@@ -29,10 +29,10 @@ from graphprune.ledger import Ceiling, ceiling, ledger
 from graphprune.passes.prune import Prune, cut
 from graphprune.passes.verify import Verify
 from graphprune.plan import Plan
+from graphprune.proof import Verification
+from graphprune.proof import verify as prove
 from graphprune.result import Change, GroupCount, Inspection, PruneResult
 from graphprune.sample_inputs import random_inputs
-from graphprune.verify import Verification
-from graphprune.verify import verify as prove
 from graphprune.version import versions
 
 __all__ = [

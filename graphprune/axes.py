@@ -203,7 +203,8 @@ class AxisSpace:
 
     def pin(self, axis: Axis, pin: Pin) -> None:
         """Keep all positions of ``axis``, for the reason ``pin``."""
-        for leaf in self.leaves(axis):
+        axis = self.find(axis)
+        for leaf in (axis,) if isinstance(axis, Leaf) else self.leaves(axis):
             if len(leaf.pins) < MAX_PINS and pin not in leaf.pins:
                 leaf.pins += (pin,)
 

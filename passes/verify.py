@@ -8,8 +8,8 @@ import onnx_ir as ir
 
 from graphprune.errors import VerificationError
 from graphprune.passes.base import Context, Pass, Report, register
+from graphprune.proof import Verification, verify
 from graphprune.sample_inputs import random_inputs
-from graphprune.verify import Verification, verify
 
 __all__ = ["Verify"]
 

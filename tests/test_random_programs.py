@@ -15,9 +15,9 @@ from random_graphs import Recipe, build, random_inputs, random_model, recipes
 from graphprune.frontends.onnx_reader import read
 from graphprune.frontends.onnx_slice import slice_model
 from graphprune.passes import canonicalize
+from graphprune.proof import verify
 from graphprune.selection import Selection
 from graphprune.structure import Structure
-from graphprune.verify import verify
 
 SEEDS = 600
 BATCH = 50

@@ -15,8 +15,8 @@ from graphprune.frontends.onnx_slice import slice_model
 from graphprune.models.reference.builder import GraphBuilder
 from graphprune.models.reference.dense import shuffle
 from graphprune.passes import canonicalize
+from graphprune.proof import verify
 from graphprune.selection import Selection
-from graphprune.verify import verify
 
 
 def shuffled_residual(channels: int, groups: tuple[int, ...]) -> onnx.ModelProto:

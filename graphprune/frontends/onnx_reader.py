@@ -51,7 +51,7 @@ def sizes_of(value: ir.Value) -> tuple[Size, ...] | None:
     """Sizes of a value's dimensions as the graph states them; a dimension nobody named is a fresh symbol."""
     if value.shape is None:
         return None
-    return tuple(_size(dim) for dim in value.shape)
+    return tuple(_size(dim) for dim in value.shape.dims)
 
 
 def _size(dim: int | ir.SymbolicDim) -> Size:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.errors import ModelError
+from graphprune.frontends.onnx_walk import graphs
 from graphprune.frontends.settlement import can_infer
 from graphprune.rules.call import AttributeTarget, Axes, Call, IndexSite, InputTarget, LengthSite
 from graphprune.selection import Mask, Selection
@@ -28,14 +29,15 @@ def slice_model(model: ir.Model, structure: Structure, selection: Selection) -> 
         ModelError: a number in the graph cannot be made to spell the new size.
     """
     changed = False
-    for graph in model.graphs():
+    everything = list(graphs(model))
+    for graph in everything:
         for name, value in graph.initializers.items():
             changed |= _slice_initializer(value, structure.tensors.get(name), selection)
-    nodes = {node.name: node for graph in model.graphs() for node in graph}
+    nodes = {node.name: node for graph in everything for node in graph}
     for call in structure.calls:
         if call.sites:
             changed |= _Sites(model, nodes[call.node], call, selection).rewrite()
-    for graph in model.graphs():
+    for graph in everything:
         for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
             _reshape(value, structure.tensors.get(value.name or ""), selection)
     return changed
@@ -62,7 +64,7 @@ def _sliced(tensor: ir.TensorProtocol, masks: dict[int, Mask]) -> ir.TensorProto
             array = np.take(array, kept[dim], axis=dim)
         if isinstance(tensor, ir.ExternalTensor):
             tensor.release()  # what is left is a copy; pages of the file must not stay mapped until the end
-        return ir.tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=tensor.name)
+        return ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=tensor.name)
 
     return ir.LazyTensor(evaluate, dtype=tensor.dtype, shape=ir.Shape(shape), name=tensor.name)
 
@@ -72,9 +74,9 @@ def _reshape(value: ir.Value, axes: Axes | None, selection: Selection) -> None:
     if axes is None or value.shape is None or len(value.shape) != len(axes):
         return
     counts = [selection.count(axis) if isinstance(axis.size, int) else None for axis in axes]
-    value.shape = ir.Shape(
-        [count if isinstance(count, int) else dim for count, dim in zip(counts, value.shape, strict=True)]
-    )
+    dims = [count if isinstance(count, int) else dim for count, dim in zip(counts, value.shape.dims, strict=True)]
+    if dims != list(value.shape.dims):
+        value.shape = ir.Shape(dims)
 
 
 class _Sites:

@@ -192,7 +192,8 @@ class Call:
 
     def unify(self, a: Axis, b: Axis, reason: str = "couples axes of different structure") -> None:
         """Make two axes one."""
-        self.space.unify(a, b, self.why(reason))
+        if self.space.find(a) is not self.space.find(b):
+            self.space.unify(a, b, self.why(reason))
 
     def broadcast(self, a: Axis, b: Axis) -> Axis:
         """The axis that results where ``a`` meets ``b`` in an element-wise operator."""

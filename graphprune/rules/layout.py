@@ -70,14 +70,12 @@ def reshaped(call: Call, axes: Sequence[Axis], sizes: Sequence[Size]) -> Axes:
         if len(right) == 1:
             result[right[0]] = whole
             continue
-        parts = [
-            call.space.leaf(size) if isinstance(size := wide_out[o], int) else call.fixed(size, "a symbolic size")
-            for o in right
-        ]
+        parts = [call.space.leaf(wide_out[o]) for o in right]
         if parts:
             call.unify(whole, call.space.product(parts), "divides an axis")
         for o, part in zip(right, parts, strict=True):
             result[o] = part
+            call.pin([leaf for leaf in call.space.leaves(part) if not isinstance(leaf.size, int)], "a symbolic size")
     dims = iter(result)
     return tuple(ONE if size == 1 else next(dims) for size in sizes)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from graphprune.axes import ONE, Axis
 from graphprune.rules.call import AttributeTarget, Axes, Call, Declined, Mix
 from graphprune.rules.contraction import matmul_text
@@ -235,15 +237,39 @@ bind(f"{_DOMAIN}QLinearGlobalAveragePool", quantized_global_pool, "X x_scale x_z
 bind(f"{_DOMAIN}QLinearConcat", quantized_concat, "Y_scale Y_zero_point inputs")
 bind(f"{_DOMAIN}QLinearReduceMean", statistic, "data")
 bind(f"{_DOMAIN}ReduceSumInteger", sum_reduction, "data")
-bind(
-    f"{_DOMAIN}DynamicQuantizeLSTM",
-    Rule(
-        "s! b! i, d! i (4 h!), d! h (4 h), d! (8 h)?, -?, d! b h?, d! b h?, d! (3 h)?, -, -, -, - "
+def dynamic_lstm(call: Call) -> list[Axes | None]:
+    """An LSTM that quantises its input and its hidden state on the way, each over all positions.
+
+    Gates that read nothing leave a hidden unit at zero, since ``tanh(0) = 0``, and a zero changes no range.
+    """
+    directions = call.axes(1)[0].size
+    after = call.attribute("activations", ("Sigmoid", "Tanh", "Tanh"))
+    still = all(after[at].lower() in ("tanh", "relu") for at in range(len(after)) if at % 3)
+    plain = still and (directions == 1 or not any(_nonzero(call, n) for n in (9, 11)))
+    h = "h" if plain else "h!"
+    scales = ["d! (4 h)" if _rank(call, number) == 2 else "-" for number in (8, 9, 10, 11)]
+    rule = Rule(
+        f"s! b! i, d! i (4 {h}), d! h (4 h), d! (8 h)?, -?, d! b h?, d! b h?, d! (3 h)?, {', '.join(scales)} "
         "-> s d b h, d b h, d b h",
         sizes={"h": "hidden_size"},
+        sites={"hidden_size": "h"},
         macs=("s b d i h 4", "s b d h h 4"),
-        summed={"i": (0,)},
-    ),
+        summed={"i": (0,), "h": (1, 2, 3, 5, 6, 7)},
+        neutral={1: 9, 2: 11} if directions == 1 else {},
+        roles={"h": "hidden unit"},
+    )
+    return rule(call)
+
+
+def _nonzero(call: Call, index: int) -> bool:
+    operand = call.operand(index)
+    values = operand.read() if operand is not None else np.zeros(1)
+    return values is None or bool(np.any(values))
+
+
+bind(
+    f"{_DOMAIN}DynamicQuantizeLSTM",
+    dynamic_lstm,
     "X W R B sequence_lens initial_h initial_c P W_scale W_zero_point R_scale R_zero_point",
 )
 

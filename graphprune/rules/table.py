@@ -43,18 +43,17 @@ RuleFunction = Callable[[Call], Sequence[Axes | None]]
 class Dim:
     """One dimension of a pattern: a variadic run, or terms one after the other, each the product of its names.
 
-    ``pinned`` are those of its names that are pinned.
+    ``pinned`` are those of its names that are pinned, ``names`` all of them.
     """
 
     terms: tuple[tuple[str, ...], ...]
     variadic: bool = False
     broadcast: bool = False
     pinned: frozenset[str] = frozenset()
+    names: tuple[str, ...] = field(init=False)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All names of the dimension."""
-        return tuple(name for term in self.terms for name in term)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(name for term in self.terms for name in term))
 
 
 @dataclass(frozen=True, slots=True)

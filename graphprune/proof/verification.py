@@ -1,16 +1,16 @@
 """The proof that a slim model computes what the original computes with the removed positions erased.
 
-The *masked original* (:mod:`graphprune.verify_mask`) and the slim model run on the same random inputs in ONNX Runtime
+The *masked original* (:mod:`graphprune.proof.mask`) and the slim model run on the same random inputs in ONNX Runtime
 and must agree to rounding; the slim model must also differ from the original as it was, or nothing was shown. Removed
 positions of the parameters hold other values in the masked original than in the original, so an operator that looks at
 them where nobody knew it shows as well. What random inputs cannot reach, weights behind a switched-off ReLU, is
-compared bit by bit (:mod:`graphprune.verify_weights`).
+compared bit by bit (:mod:`graphprune.proof.weights`).
 
 Where the cut changes nothing, because what went was dead or because the outputs do not depend on it (all weights of a
 layer may be equal), the graphs are compared once more with random weights: since the slim weights are known to be the
 kept ones bit by bit, it is enough that the graphs agree for the kept part of any others.
 
-*Tolerance.* The difference is relative to the scale of the output (:mod:`graphprune.verify_compare`). First it is held
+*Tolerance.* The difference is relative to the scale of the output (:mod:`graphprune.proof.compare`). First it is held
 against what independent rounding of all summands on the way explains. An ill-conditioned network (a logarithm of
 nothing, a normalisation of almost equal numbers) amplifies rounding; so where the first bound is exceeded, the
 amplification is measured: the masked original runs again with every parameter and input changed by a relative 2^-20,
@@ -29,14 +29,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from graphprune.proof.compare import Difference, compare, error_growth, worst
+from graphprune.proof.mask import masked_original
+from graphprune.proof.run import Outputs, Runner
+from graphprune.proof.values import perturb, poison, reseed
+from graphprune.proof.weights import misplaced
 from graphprune.sample_inputs import Inputs, input_specs, inputs_that_run
 from graphprune.selection import Selection
 from graphprune.structure import Structure
-from graphprune.verify_compare import Difference, compare, error_growth, worst
-from graphprune.verify_mask import masked_original
-from graphprune.verify_run import Outputs, Runner
-from graphprune.verify_values import perturb, poison, reseed
-from graphprune.verify_weights import misplaced
 
 __all__ = ["Verification", "masked_original", "verify"]
 

@@ -23,8 +23,8 @@ import onnx_ir as ir
 import onnxruntime
 from onnx import numpy_helper
 
+from graphprune.proof.weights import array_of
 from graphprune.sample_inputs import Inputs
-from graphprune.verify_weights import array_of
 
 __all__ = ["Outputs", "Runner"]
 

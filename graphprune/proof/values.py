@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from graphprune.proof.weights import array_of
 from graphprune.selection import Mask, Selection
 from graphprune.structure import Structure
-from graphprune.verify_weights import array_of
 
 __all__ = ["perturb", "poison", "reseed"]
 

@@ -10,13 +10,13 @@ import pytest
 from analysed import analyse
 from onnx import numpy_helper
 
-from graphprune import verify_run
 from graphprune.frontends.onnx_slice import slice_model
+from graphprune.proof import Verification, masked_original, verify
+from graphprune.proof import run as proof_run
+from graphprune.proof.compare import compare
+from graphprune.proof.run import Runner
 from graphprune.selection import Selection
 from graphprune.structure import Structure
-from graphprune.verify import Verification, masked_original, verify
-from graphprune.verify_compare import compare
-from graphprune.verify_run import Runner
 
 rng = np.random.default_rng(5)
 
@@ -392,7 +392,7 @@ def test_segments_pass_outer_values_into_bodies() -> None:
 
 
 def test_mapped_weights(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify_run, "EMBEDDED_BYTES", 16)
+    monkeypatch.setattr(proof_run, "EMBEDDED_BYTES", 16)
     proto = ir.to_proto(mlp().model)
     ir.save(ir.from_proto(proto), f"{tmp_path}/m.onnx", external_data="m.data", size_threshold_bytes=0)
     loaded = ir.load(f"{tmp_path}/m.onnx")
