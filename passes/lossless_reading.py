@@ -205,7 +205,10 @@ class Sweep:
                 self._plain_reading(call, node, mix)
         if tensor is None or kernel is None:
             return None
-        return Result(self, node, view, tensor, kernel, x).fact()
+        made = Result(self, node, view, tensor, kernel, x).fact()
+        if isinstance(tensor, ir.ExternalTensor):
+            tensor.release()
+        return made
 
     def _weight(self, node: ir.Node, view: Contraction) -> ir.TensorProtocol | None:
         value = node.inputs[view.weight]

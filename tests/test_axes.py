@@ -114,7 +114,7 @@ def test_a_shuffle_couples_what_it_interleaves() -> None:
     left, right = space.leaf(6), space.leaf(6)
     two, six = space.leaf(2), space.leaf(6)
     space.unify(space.concat([left, right]), space.product([two, six]))
-    first, second = space.split(space.product([six, two]), 6)
+    first, _ = space.split(space.product([six, two]), 6)
     assert {leaf.size for leaf in space.leaves(first)} & {3}
     selection = random_selection(space, [left, right], 1)
     assert np.array_equal(selection.mask(left), selection.mask(right))

@@ -15,8 +15,14 @@ def _folded_heads() -> onnx.ModelProto:
     """Attention-like: heads are folded into the batch, which is found again by dividing by their literal number."""
     rng = np.random.default_rng(0)
     floats = {"w": (6, HEADS * WIDTH), "o": (HEADS * WIDTH, 5)}
-    integers = {"split": [0, 0, HEADS, WIDTH], "fold": [-1, 7, WIDTH], "zero": [0], "four": [HEADS], "rest": [HEADS, 7, WIDTH],
-                "merge": [0, 0, HEADS * WIDTH]}  # fmt: skip
+    integers = {
+        "split": [0, 0, HEADS, WIDTH],
+        "fold": [-1, 7, WIDTH],
+        "zero": [0],
+        "four": [HEADS],
+        "rest": [HEADS, 7, WIDTH],
+        "merge": [0, 0, HEADS * WIDTH],
+    }
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["p"]),
         helper.make_node("Reshape", ["p", "split"], ["h"]),
@@ -48,4 +54,5 @@ def test_heads_folded_into_the_batch_can_be_cut() -> None:
     result = graphprune.prune(_folded_heads(), ratio=0.5)
     assert result.verified
     shapes = {value.name: tuple(value.const_value.shape) for value in result.model.graph.initializers.values()}  # type: ignore[union-attr]
-    assert shapes["w"] == (6, 2 * 2) and shapes["o"] == (2 * 2, 5)
+    assert shapes["w"] == (6, 2 * 2)
+    assert shapes["o"] == (2 * 2, 5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rules.registry import const, data, of, positive, row, rows
+from rules.registry import Spelled, const, data, of, positive, row, rows
 
 _M = "com.microsoft."
 _I8, _U8 = np.int8, np.uint8
@@ -103,12 +103,19 @@ row(
     reference=lambda x, *_, **__: x.mean(1, keepdims=True),
 )
 row(f"{_M}ReduceSumInteger", _x, axes=[1], keepdims=0, reference=lambda x, **_: x.astype(np.int32).sum(1))
-_rates = (scale(1), np.zeros(1, _I8)) * 2
-row(
-    f"{_M}DynamicQuantizeLSTM", (4, 2, 3), const(of(_I8, 1, 3, 20), _I8), const(of(_I8, 1, 5, 20), _I8), (1, 40),
-    None, None, None, None, const(_rates[0], np.float32), const(_rates[1], _I8), const(_rates[0], np.float32),
-    const(_rates[1], _I8), results=3, hidden_size=5,
-)  # fmt: skip
+for directions, zero, state in ((1, 3, False), (1, 0, True), (2, 0, False), (2, 3, False)):
+    gates = [const(of(_I8, directions, n, 20, seed=n) * 9, _I8) for n in (3, 5)]
+    rates = [const([0.004 + 0.001 * n] * directions, np.float32) for n in (0, 1)]
+    zeros = const([zero] * directions, _I8)
+    states: list[Spelled] = [(directions, 2, 5), (directions, 2, 5)] if state else [None, None]
+    row(
+        f"{_M}DynamicQuantizeLSTM",
+        *((4, 2, 3), *gates, (directions, 40), None, *states, None, rates[0], zeros, rates[1], zeros),
+        results=3,
+        hidden_size=5,
+        direction="forward" if directions == 1 else "bidirectional",
+        name=f"zero point {zero}",
+    )
 
 for bits, size, blocks in ((4, 16, 4), (4, 16, 3), (8, 16, 3)):
     packed = -(-blocks * bits // 8)
