@@ -17,6 +17,7 @@ from graphprune.axes import Axis, AxisSpace, Pin
 from graphprune.elements import Element, literal
 from graphprune.frontends import onnx_bodies, shape_values
 from graphprune.frontends.settlement import settle
+from graphprune.garbage import uncollected
 from graphprune.rules.call import Axes, Call, Declined, Operand
 from graphprune.sizes import Size, Symbolic, fresh, symbol
 from graphprune.structure import Parameter, Structure
@@ -38,12 +39,13 @@ def read(model: ir.Model) -> Structure:
 
 def read_with_sizes(model: ir.Model) -> tuple[Structure, dict[str, tuple[Element, ...]]]:
     """The structure, and the contents of the values that spell sizes as far as they can be followed."""
-    reader = Reader(model)
-    reader.graph_inputs(model.graph.inputs)
-    reader.graph(model.graph)
-    for value in model.graph.outputs:
-        reader.pin(value, "graph output", "the model's interface")
-    settle(reader.structure)
+    with uncollected():
+        reader = Reader(model)
+        reader.graph_inputs(model.graph.inputs)
+        reader.graph(model.graph)
+        for value in model.graph.outputs:
+            reader.pin(value, "graph output", "the model's interface")
+        settle(reader.structure)
     return reader.structure, reader.elements
 
 
