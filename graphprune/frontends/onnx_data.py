@@ -97,13 +97,18 @@ def graphs(model: ir.Model) -> Iterator[ir.Graph]:
         yield from graph.subgraphs()
 
 
-def tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
-    """Yield every stored tensor with the name to call it by: initializers of all graphs, then node attributes."""
+def tensors(model: ir.Model, *, constants_only: bool = False) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    """Yield every stored tensor with the name to call it by: initializers, and attributes of nodes.
+
+    With `constants_only`, of all attributes just those that Constant nodes hand on as values.
+    """
     for graph in graphs(model):
         for name, value in graph.initializers.items():
             if value.const_value is not None:
                 yield f"initializer '{name}'", value.const_value
         for node in graph:
+            if constants_only and node.op_type != "Constant":
+                continue
             for attribute in node.attributes.values():
                 what = f"node '{node.name}' attribute '{attribute.name}'"
                 if attribute.is_ref() or attribute.value is None:
@@ -155,7 +160,7 @@ def check_finite(model: ir.Model) -> None:
         for value in graph.initializers.values()
         if any(use.node.op_type in CONTRACTIONS for use in value.uses())
     }
-    for what, tensor in tensors(model):
+    for what, tensor in tensors(model, constants_only=True):
         if not tensor.dtype.is_floating_point() or tensor.dtype.bitwidth < 8:
             continue
         for piece in chunks(tensor):
