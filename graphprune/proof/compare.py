@@ -8,7 +8,7 @@ its maximum to be its scale (a detector puts coordinates in hundreds beside scor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,10 +76,16 @@ def error_growth(structure: Structure, results: dict[str, tuple[str, ...]]) -> f
 
 
 def compare(
-    names: Sequence[str], references: Sequence[npt.NDArray[Any]], outputs: Sequence[npt.NDArray[Any]]
+    names: Sequence[str],
+    references: Sequence[npt.NDArray[Any]],
+    outputs: Sequence[npt.NDArray[Any]],
+    bounded: Container[str] = (),
 ) -> tuple[Difference, ...]:
-    """The difference of each output from its reference."""
-    return tuple(_difference(*each) for each in zip(names, references, outputs, strict=True))
+    """The difference of each output from its reference; that of ``bounded`` ones is measured on the scale of 1."""
+    return tuple(
+        _difference(name, a, b, 1.0 if name in bounded else 0.0)
+        for name, a, b in zip(names, references, outputs, strict=True)
+    )
 
 
 def worst(runs: Sequence[Sequence[Difference]]) -> tuple[Difference, ...]:
@@ -96,7 +102,7 @@ def worst(runs: Sequence[Sequence[Difference]]) -> tuple[Difference, ...]:
     )
 
 
-def _difference(name: str, reference: Any, output: Any) -> Difference:
+def _difference(name: str, reference: Any, output: Any, least: float) -> Difference:
     a, b = np.asarray(reference), np.asarray(output)
     if a.shape != b.shape or a.dtype != b.dtype:
         note = f"is {b.dtype.name}{list(b.shape)} where the reference is {a.dtype.name}{list(a.shape)}"
@@ -116,7 +122,9 @@ def _difference(name: str, reference: Any, output: Any) -> Difference:
     wide = np.complex128 if a.dtype.kind == "c" else np.float64
     x, y = np.where(finite, a, 0).astype(wide), np.where(finite, b, 0).astype(wide)
     gap = np.abs(x - y)
-    return Difference(name, float((gap / _scale(np.abs(x), np.abs(y))).max()), float(gap.max()), True)
+    return Difference(
+        name, float((gap / np.maximum(_scale(np.abs(x), np.abs(y)), least)).max()), float(gap.max()), True
+    )
 
 
 def _integer_difference(name: str, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Difference:

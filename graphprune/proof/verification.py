@@ -33,6 +33,7 @@ from graphprune.proof.compare import Difference, compare, error_growth, worst
 from graphprune.proof.mask import masked_original
 from graphprune.proof.run import Outputs, Runner
 from graphprune.proof.values import perturb, poison, reseed
+from graphprune.proof.variants import bounded_outputs, expose, hidden_values, unround
 from graphprune.proof.weights import misplaced
 from graphprune.sample_inputs import Inputs, input_specs, inputs_that_run
 from graphprune.selection import Selection
@@ -73,6 +74,7 @@ class Verification:
     seconds: float = 0.0
     runs: int = 0
     random_weights: bool = False
+    unrounded: bool = False
     reason: str = ""
 
 
@@ -116,6 +118,8 @@ def verify(
         proof = _Proof(original, slim, structure, selection, seed, poisoned and expect_visible, expect_visible)
         feeds, before = proof.feeds(runs, inputs)
         result = proof.compare(feeds, before, tolerance)
+        if result.max_error > (proof.bound() if tolerance is None else tolerance):
+            result = proof.without_rounding(feeds, tolerance) or result
         if weights and expect_visible and not result.visible_ok and result.max_error <= result.tolerance:
             result = proof.with_random_weights(feeds, before, tolerance) or result
     except _Failed as error:
@@ -136,9 +140,22 @@ class _Proof:
         poisoned: bool,
         expect_visible: bool,
     ) -> None:
-        self.original, self.slim, self.structure, self.selection = original, slim, structure, selection
+        hidden = hidden_values(original, structure, selection)
+        self.original, self.slim = expose(original, hidden), expose(slim, hidden)
+        self.structure, self.selection = structure, selection
         self.seed, self.poisoned, self.expect_visible = seed, poisoned, expect_visible
-        self.names = [value.name or "" for value in original.graph.outputs]
+        self.names = [value.name or "" for value in self.original.graph.outputs]
+        self.bounded = bounded_outputs(original)
+        self.rounds = True
+
+    def without_rounding(self, feeds: list[Inputs], tolerance: float | None) -> Verification | None:
+        """The same comparison of models that do not round activations to integers; None where none is rounded."""
+        if not unround(self.original.clone()):
+            return None
+        self.rounds = False
+        result = self.compare(feeds, self._run(self.original, "the original", feeds), tolerance)
+        self.rounds = True
+        return replace(result, unrounded=True)
 
     def with_random_weights(
         self, feeds: list[Inputs], before: list[Outputs], tolerance: float | None
@@ -174,6 +191,9 @@ class _Proof:
             return [first], [found[-1]]
 
     def _run(self, model: ir.Model, what: str, feeds: Sequence[Inputs]) -> list[Outputs]:
+        if not self.rounds:
+            model = model.clone()
+            unround(model)
         try:
             return Runner(model).run(feeds)
         except Exception as error:  # ONNX Runtime's errors share no base class
@@ -201,11 +221,11 @@ class _Proof:
         else:
             references = before
         after = self._run(self.slim, "the slim model", feeds)
-        differences = worst([compare(self.names, a, b) for a, b in zip(references, after, strict=True)])
-        cut = worst([compare(self.names, a, b) for a, b in zip(before, after, strict=True)])
+        differences = worst([compare(self.names, a, b, self.bounded) for a, b in zip(references, after, strict=True)])
+        cut = worst([compare(self.names, a, b, self.bounded) for a, b in zip(before, after, strict=True)])
         error = max((d.error for d in differences), default=0.0)
         visible = max((d.error for d in cut), default=0.0)
-        allowed = self._bound() if tolerance is None else tolerance
+        allowed = self.bound() if tolerance is None else tolerance
         if tolerance is None and allowed < error < CEILING:
             allowed = max(allowed, min(self._amplified(feeds, references), CEILING, visible / MARGIN))
         agrees = error <= allowed
@@ -225,7 +245,8 @@ class _Proof:
             reason=self._reason(agrees, visible_ok, differences, feeds, after, allowed),
         )
 
-    def _bound(self) -> float:
+    def bound(self) -> float:
+        """The error that rounding alone explains."""
         results = {
             node.name or "": tuple(value.name or "" for value in node.outputs)
             for graph in self.original.graphs()
@@ -235,7 +256,7 @@ class _Proof:
 
     def _amplified(self, feeds: list[Inputs], references: list[Outputs]) -> float:
         """What changes of the size of rounding do to the outputs, times a safety factor."""
-        if any("Quantize" in call.op for call in self.structure.calls):
+        if self.rounds and any("Quantize" in call.op for call in self.structure.calls):
             return QUANTUM
 
         def change(model: ir.Model) -> None:
@@ -249,7 +270,7 @@ class _Proof:
 
     def _apart(self, a: list[Outputs], b: list[Outputs]) -> float:
         """The largest scaled difference between two lists of outputs."""
-        gaps = worst([compare(self.names, x, y) for x, y in zip(a, b, strict=True)])
+        gaps = worst([compare(self.names, x, y, self.bounded) for x, y in zip(a, b, strict=True)])
         return max((d.error for d in gaps), default=0.0)
 
     def _reason(
