@@ -6,11 +6,13 @@ size (a removed position gets a copy of some kept one, which nobody may look at)
 None of this is shared with the writer that slices, which is what makes agreement of the two a proof.
 
 In integer arithmetic with a zero point the number that stands for zero is the zero point. ``Where`` exists since opset
-9; before, an operand is gathered, padded with one zero, and gathered back.
+9; before, an operand is gathered, padded with one zero, and gathered back. Where a last dimension is a known part
+times a symbolic rest (channels of a group times space), the known part gets a dimension of its own for the while.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from graphprune.axes import Axis
 from graphprune.rules.call import AttributeTarget, Axes, Call, LengthSite, Mix
 from graphprune.selection import Mask, Selection
 from graphprune.structure import Structure
@@ -31,7 +34,7 @@ def masked_original(model: ir.Model, structure: Structure, selection: Selection)
     """A copy of ``model`` whose results do not depend on what ``selection`` removes; weights are shared with it.
 
     Raises:
-        ValueError: a cut axis has a symbolic factor, so that no constant mask fits it.
+        ValueError: a cut axis has a symbolic factor in a place where no constant mask fits it.
     """
     masked = model.clone()
     masked.opset_imports.setdefault("", WHERE_SINCE)
@@ -57,10 +60,14 @@ class _Masker:
         self.names = {value.name for graph in model.graphs() for value in _values(graph)}
         self.constants: dict[tuple[Any, ...], ir.Value] = {}
         self.node: ir.Node
+        self.split_operands: set[tuple[int, int]] = set()
+        self.split_results: set[tuple[int, int]] = set()
 
     def mask(self, node: ir.Node, call: Call, mixes: Sequence[Mix]) -> None:
         """Hide the removed positions of the axes of ``mixes`` from one node."""
         self.node = node
+        self.split_operands.clear()
+        self.split_results.clear()
         zeroed: dict[tuple[int, int], Mask] = {}
         gathered: dict[tuple[int, int], Mask] = {}
         spread: dict[tuple[int, int], Mask] = {}
@@ -70,16 +77,22 @@ class _Masker:
             only = self._only(mix)
             for number, dim in mix.operands:
                 places = zeroed if mix.kind == "sum" else gathered
-                _meet(places, (number, dim), only.mask(_axes(call, number)[dim]))
+                axes = _axes(call, number)
+                _meet(places, (number, dim), only.mask(self._countable(axes, dim, self.split_operands, number)))
             for number, dim in mix.results:
                 axes = self.structure.tensors[node.outputs[number].name or ""]
                 assert axes is not None
-                _meet(spread, (number, dim), only.mask(axes[dim]))
+                _meet(spread, (number, dim), only.mask(self._countable(axes, dim, self.split_results, number)))
         for (number, dim), kept in zeroed.items():
-            self._zero(number, dim, kept, len(_axes(call, number)), zero_points[number])
+            self._open(number, dim, len(kept))
+            rank = len(_axes(call, number)) + ((number, dim) in self.split_operands)
+            self._zero(number, dim, kept, rank, zero_points[number])
+            self._close(number, dim)
         for (number, dim), kept in gathered.items():
             if kept.any():
+                self._open(number, dim, len(kept))
                 self._replace_input(number, self._gather(self._input(number), np.flatnonzero(kept), dim))
+                self._close(number, dim)
         for (number, dim), kept in spread.items():
             if kept.any():
                 self._spread(number, dim, kept)
@@ -92,7 +105,32 @@ class _Masker:
         leaves = self.structure.leaves(mix.axis)
         return Selection(self.selection.space, {leaf: keep[leaf] for leaf in leaves if leaf in keep})
 
+    def _countable(self, axes: Axes, dim: int, split: set[tuple[int, int]], number: int) -> Axis:
+        """The part of an axis that has a known size; an axis with a symbolic rest is noted in ``split``."""
+        space = self.structure.space
+        axis = space.find(axes[dim])
+        if isinstance(axis.size, int):
+            return axis
+        parts = space.parts(axis) or (axis,)
+        known = list(itertools.takewhile(lambda part: isinstance(part.size, int), parts))
+        if dim != len(axes) - 1 or self.structure.free(parts[len(known) :]):
+            raise ValueError("positions are mixed along an axis of symbolic size")
+        split.add((number, dim))
+        return space.product(known)
+
     # -- the edits ------------------------------------------------------------------------------------------------
+
+    def _open(self, number: int, dim: int, size: int) -> None:
+        """Give the known part of a last dimension of symbolic size a dimension of its own."""
+        if (number, dim) in self.split_operands:
+            self._replace_input(number, self._reshape(self._input(number), [0] * dim + [size, -1]))
+
+    def _close(self, number: int, dim: int) -> None:
+        if (number, dim) in self.split_operands:
+            self._replace_input(number, self._reshape(self._input(number), [0] * dim + [-1]))
+
+    def _reshape(self, x: ir.Value, target: list[int]) -> ir.Value:
+        return self._insert("Reshape", [x, self._constant(np.asarray(target, dtype=np.int64))], {}, x)
 
     def _zero(self, number: int, dim: int, kept: Mask, rank: int, zero_point: int | None) -> None:
         x = self._input(number)
@@ -133,9 +171,22 @@ class _Masker:
         result.replace_all_uses_with(full, replace_graph_outputs=True)
         result.name, result.shape = raw, None
         full.name = name
-        gather = ir.Node("", "Gather", [result, index], [ir.AttrInt64("axis", dim)], outputs=[full])
+        if (number, dim) not in self.split_results:
+            gather = ir.Node("", "Gather", [result, index], [ir.AttrInt64("axis", dim)], outputs=[full])
+            gather.name = self._name(f"{name}/spread")
+            graph.insert_after(self.node, gather)
+            return
+        own, whole = (
+            self._constant(np.asarray([0] * dim + target, dtype=np.int64))
+            for target in ([int(np.count_nonzero(kept)), -1], [-1])
+        )
+        apart = ir.Node("", "Reshape", [result, own], name=self._name(f"{name}/apart"))
+        gather = ir.Node("", "Gather", [apart.outputs[0], index], [ir.AttrInt64("axis", dim)])
         gather.name = self._name(f"{name}/spread")
-        graph.insert_after(self.node, gather)
+        for value, suffix in ((apart.outputs[0], "apart"), (gather.outputs[0], "spread")):
+            value.name, value.type = self._name(f"{name}/{suffix}"), result.type
+        joined = ir.Node("", "Reshape", [gather.outputs[0], whole], outputs=[full], name=self._name(f"{name}/joined"))
+        graph.insert_after(self.node, (apart, gather, joined))
 
     def _respell(self, call: Call, only: Selection) -> None:
         """Attributes that spell the size of a gathered axis follow it."""
