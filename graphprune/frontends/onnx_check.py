@@ -36,8 +36,7 @@ STANDARD = ("", "ai.onnx.ml")
 SHAPE_OPERANDS = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1}
 """Operand that is a shape; onnx's shape inference writes down as many axes as it is long, to the end of memory."""
 
-NOT_ALONE = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-"""Attributes that onnx cannot check without the graph around them."""
+BODIES = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 SMALL_NODE = 1 << 16
 """Nodes beyond this many bytes hold a big constant, and are not copied for the check of their signature."""
@@ -208,18 +207,29 @@ def _check_signature(scope: Scope, label: str, node: onnx.NodeProto) -> None:
     # ONNX Runtime runs some deprecated operators, such as the first GroupNormalization.
     if onnx.defs.get_schema(node.op_type, scope.opsets[domain], domain).deprecated:
         return
-    if any(attribute.type in NOT_ALONE or attribute.t.data_location for attribute in node.attribute):
+    if any(attribute.t.data_location for attribute in node.attribute):
         return
-    if node.domain == "ai.onnx":
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.domain = ""
-        node = copy
+    if node.domain or any(attribute.type in BODIES for attribute in node.attribute):
+        node = _without_bodies(node)
     try:
         onnx.checker.check_node(node, scope.context)
     except onnx.checker.ValidationError as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise scope.fail(f"{label} does not fit its operator ({reason})") from error
+
+
+def _without_bodies(node: onnx.NodeProto) -> onnx.NodeProto:
+    """Return a copy with empty graphs, as onnx cannot check graphs apart from those around them, and no `ai.onnx`."""
+    copy = onnx.NodeProto(op_type=node.op_type, name=node.name, input=node.input, output=node.output)
+    copy.domain = "" if node.domain == "ai.onnx" else node.domain
+    for attribute in node.attribute:
+        if attribute.type in BODIES:
+            body = onnx.GraphProto(name="body")
+            field = {"g": body} if attribute.type == onnx.AttributeProto.GRAPH else {"graphs": [body]}
+            copy.attribute.add(name=attribute.name, type=attribute.type, **field)
+        else:
+            copy.attribute.append(attribute)
+    return copy
 
 
 def _label(node: onnx.NodeProto, index: int) -> str:
