@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.rules.call import Axes, Call
 from graphprune.structure import Structure
 
 __all__ = ["Difference", "compare", "error_growth", "worst"]
@@ -28,6 +29,9 @@ SAFETY = 8.0
 """How much larger than the scale of an output the numbers on the way to it may be."""
 
 UNIT_ROUNDOFF = 2.0**-24
+AVERAGES = frozenset({"onnx.GlobalAveragePool", "onnx.ReduceMean", "onnx.ReduceSum"})
+"""Operators that sum without multiplying."""
+
 FLOAT_SUMMANDS = 64
 """Summands assumed for an axis of symbolic size."""
 
@@ -66,13 +70,19 @@ def error_growth(structure: Structure, results: dict[str, tuple[str, ...]]) -> f
             for axis in structure.tensors.get(name) or ()
             for leaf in structure.leaves(axis)
         }
-        for contraction in call.contractions:
+        for summed in (*call.contractions, *_averaged(call)):
             terms = 1.0
-            for axis in contraction:
+            for axis in summed:
                 if not any(id(leaf) in outside for leaf in structure.leaves(axis)):
                     terms *= axis.size if isinstance(axis.size, int) else FLOAT_SUMMANDS
             roundings += terms
     return SAFETY * UNIT_ROUNDOFF * float(np.sqrt(roundings))
+
+
+def _averaged(call: Call) -> list[Axes]:
+    """The axes of which one result of a mean sums a part."""
+    operand = call.operands[0] if call.op in AVERAGES else None
+    return [] if operand is None or operand.axes is None else [operand.axes[1:]]
 
 
 def compare(

@@ -227,7 +227,8 @@ class _Proof:
         visible = max((d.error for d in cut), default=0.0)
         allowed = self.bound() if tolerance is None else tolerance
         if tolerance is None and allowed < error < CEILING:
-            allowed = max(allowed, min(self._amplified(feeds, references), CEILING, visible / MARGIN))
+            most = visible / MARGIN if self.expect_visible else CEILING
+            allowed = max(allowed, min(self._amplified(feeds, references), CEILING, most))
         agrees = error <= allowed
         if self.expect_visible:
             visible_ok = visible > MARGIN * allowed
