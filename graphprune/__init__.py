@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from graphprune.api import apply, inspect, prune, verify
     from graphprune.errors import GraphpruneError, ModelError, TargetError, UsageError, VerificationError
     from graphprune.plan import Plan
-    from graphprune.result import Inspection, PruneResult
     from graphprune.proof import Verification
+    from graphprune.result import Inspection, PruneResult
     from graphprune.version import __version__
 
 __all__ = [

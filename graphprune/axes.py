@@ -6,8 +6,8 @@ refining both until they have the same form: leaves become products or concatena
 single positions. Positions of one leaf stand or fall together in every tensor whose axis contains the leaf; a leaf that
 is *pinned* keeps all its positions.
 
-Soundness rests on one sentence: position ``(i, j)`` of ``product(a, b)`` survives exactly if ``i`` survives in ``a`` and
-``j`` in ``b``; where a relation cannot be expressed so, both sides are pinned with the reason.
+Soundness rests on one sentence: position ``(i, j)`` of ``product(a, b)`` survives exactly if ``i`` survives in ``a``
+and ``j`` in ``b``; where a relation cannot be expressed so, both sides are pinned with the reason.
 
 >>> space = AxisSpace()
 >>> q = space.leaf(512)

@@ -76,7 +76,7 @@ class Plan:
             for dim, cut in dims.items():
                 if not np.array_equal(selection.mask(structure.axis(tensor, dim)), cut.mask()):
                     raise UsageError(
-                        f"plan: kept positions of '{tensor}' dimension {dim} contradict those of tensors coupled with it"
+                        f"plan: kept positions of '{tensor}' dimension {dim} contradict those of coupled tensors"
                     )
         return selection
 

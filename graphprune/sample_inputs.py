@@ -137,9 +137,7 @@ def _value_spec(value: ir.Value) -> InputSpec:
     )
 
 
-def _sizes(
-    specs: Sequence[InputSpec], given: Mapping[str, int], extent: int, batch: int, image: int
-) -> dict[str, int]:
+def _sizes(specs: Sequence[InputSpec], given: Mapping[str, int], extent: int, batch: int, image: int) -> dict[str, int]:
     """The size of every symbol, expression and unnamed dimension."""
     keys = {
         _key(spec, i): batch if i == 0 else max(extent, image) if _is_image(spec) else extent

@@ -7,13 +7,13 @@ Sums (a padded image, a grown cache) become a fresh symbol: nothing is ever assu
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
 from typing import TypeAlias
 
-__all__ = ["Size", "Symbolic", "divide", "fresh", "product_size", "symbol"]
+__all__ = ["Size", "Symbolic", "divide", "fresh", "named", "product_size", "symbol"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,21 @@ class Symbolic:
 
 Size: TypeAlias = int | Symbolic
 
+_PRODUCT = re.compile(r"\w+( ?\* ?\w+)+")
+
+
+def named(name: str) -> Size:
+    """The size of a dimension that a host calls ``name``; exporters spell products.
+
+    >>> str(named("4*batch")), str(named("sequence + 1"))
+    ('4*batch', 'sequence + 1')
+    """
+    if not _PRODUCT.fullmatch(name):
+        return symbol(name)
+    factors = (factor.strip() for factor in name.split("*"))
+    return product_size(int(factor) if factor.isdigit() else symbol(factor) for factor in factors)
+
+
 _fresh = itertools.count()
 
 
@@ -52,7 +67,10 @@ def fresh() -> Symbolic:
 
 def product_size(sizes: Iterable[Size]) -> Size:
     """The product of sizes; 1 for none."""
-    return reduce(lambda a, b: a * b, sizes, 1)
+    total: Size = 1
+    for size in sizes:
+        total = total * size
+    return total
 
 
 def divide(a: Size, b: Size) -> Size | None:

@@ -43,6 +43,9 @@ def pin_bodies(reader: Reader, node: ir.Node, call: Call) -> None:
 def _enter(reader: Reader, call: Call, values: Sequence[ir.Value], given: Sequence[Axes | None]) -> None:
     """Let the inputs of a body have the axes of what is passed in."""
     for value, axes in zip(values, given, strict=True):
+        if axes is not None and value.shape is not None and len(axes) != len(value.shape):
+            call.pin(axes, "a body that states another rank")
+            axes = None
         reader.structure.tensors[value.name or ""] = reader._refined(call, value, axes)
 
 

@@ -19,7 +19,7 @@ from graphprune.frontends import onnx_bodies, shape_values
 from graphprune.frontends.settlement import settle
 from graphprune.garbage import uncollected
 from graphprune.rules.call import Axes, Call, Declined, Operand
-from graphprune.sizes import Size, Symbolic, fresh, symbol
+from graphprune.sizes import Size, Symbolic, fresh, named
 from graphprune.structure import Parameter, Structure
 
 __all__ = ["CLONE_OF", "Reader", "read", "read_with_sizes"]
@@ -59,7 +59,7 @@ def sizes_of(value: ir.Value) -> tuple[Size, ...] | None:
 def _size(dim: int | ir.SymbolicDim) -> Size:
     if isinstance(dim, int):
         return dim if dim >= 0 else fresh()
-    return symbol(str(dim.value)) if dim.value else fresh()
+    return named(str(dim.value)) if dim.value else fresh()
 
 
 class Reader:
@@ -217,9 +217,7 @@ class Reader:
         stated = sizes_of(value)
         if axes is None or stated is None:
             return axes if stated is None else tuple(call.fixed(size, "an unknown axis") for size in stated)
-        return tuple(
-            self._better(call, axis, size) for axis, size in zip(axes, stated, strict=True)
-        )
+        return tuple(self._better(call, axis, size) for axis, size in zip(axes, stated, strict=True))
 
     def _better(self, call: Call, axis: Axis, stated: Size) -> Axis:
         if isinstance(axis.size, int) or axis.size == stated:

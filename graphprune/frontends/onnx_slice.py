@@ -6,7 +6,10 @@ fit into memory.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.errors import ModelError
@@ -49,13 +52,13 @@ def _slice_initializer(value: ir.Value, axes: Axes | None, selection: Selection)
     if tensor is None or not masks:
         return False
     value.const_value = _sliced(tensor, masks)
-    value.shape = ir.Shape(value.const_value.shape)
+    value.shape = ir.Shape(value.const_value.shape.numpy())
     return True
 
 
 def _sliced(tensor: ir.TensorProtocol, masks: dict[int, Mask]) -> ir.TensorProtocol:
     kept = {dim: np.flatnonzero(mask) for dim, mask in masks.items()}
-    shape = [len(kept[dim]) if dim in kept else int(size) for dim, size in enumerate(tensor.shape)]  # type: ignore[call-overload]
+    shape = [len(kept[dim]) if dim in kept else size for dim, size in enumerate(tensor.shape.numpy())]
 
     def evaluate() -> ir.TensorProtocol:
         array = tensor.numpy()
@@ -70,13 +73,19 @@ def _sliced(tensor: ir.TensorProtocol, masks: dict[int, Mask]) -> ir.TensorProto
 
 
 def _reshape(value: ir.Value, axes: Axes | None, selection: Selection) -> None:
-    """State the new extents of an intermediate value; symbolic dimensions stay as they are."""
+    """State the new extents of an intermediate value; symbolic dimensions that are not cut stay as they are."""
     if axes is None or value.shape is None or len(value.shape) != len(axes):
         return
-    counts = [selection.count(axis) if isinstance(axis.size, int) else None for axis in axes]
-    dims = [count if isinstance(count, int) else dim for count, dim in zip(counts, value.shape.dims, strict=True)]
+    dims = [_dim(axis, dim, selection) for axis, dim in zip(axes, value.shape.dims, strict=True)]
     if dims != list(value.shape.dims):
         value.shape = ir.Shape(dims)
+
+
+def _dim(axis: Axis, dim: int | ir.SymbolicDim, selection: Selection) -> int | ir.SymbolicDim:
+    if not selection.cuts(axis):
+        return dim
+    count = selection.count(axis)
+    return count if isinstance(count, int) else ir.SymbolicDim(None if "?" in str(count) else str(count))
 
 
 class _Sites:
@@ -130,7 +139,8 @@ class _Sites:
     def _missing(self, target: InputTarget, wanted: Size, cut: bool) -> int | None:
         """The number to write into an operand; None where it already has, or will come to have, the right value."""
         operand = self.call.operand(target.operand)
-        assert operand is not None and operand.elements is not None
+        assert operand is not None
+        assert operand.elements is not None
         element = operand.elements[target.index]
         after = element.after(self.selection)
         if after == wanted or (after == element.value and not cut):
@@ -170,22 +180,24 @@ class _Sites:
             self._set_constant(index, flat.reshape(array.shape))
             return
         operand = self.call.operand(index)
-        assert operand is not None and operand.elements is not None
+        assert operand is not None
+        assert operand.elements is not None
         self._overwrite(index, value, len(operand.elements), numbers)
 
-    def _set_constant(self, index: int, array: np.ndarray) -> None:  # type: ignore[type-arg]
+    def _set_constant(self, index: int, array: npt.NDArray[Any]) -> None:
         value = self.node.inputs[index]
-        assert value is not None and value.const_value is not None
+        assert value is not None
+        assert value.const_value is not None
         tensor = ir.tensor(array, dtype=value.const_value.dtype, name=value.name)
         if len(value.uses()) == 1 and not value.is_graph_output():
             value.const_value = tensor
-            value.shape = ir.Shape(tensor.shape)
+            value.shape = ir.Shape(array.shape)
             return
         self.node.replace_input_with(index, self._constant(f"{value.name}__{self.node.name}", array))
 
-    def _constant(self, name: str, array: np.ndarray) -> ir.Value:  # type: ignore[type-arg]
+    def _constant(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
         tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.model.graph.initializers[name] = value
         return value
 

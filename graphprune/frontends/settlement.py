@@ -13,7 +13,7 @@ import numpy as np
 
 from graphprune.axes import Axis, Leaf
 from graphprune.elements import Element
-from graphprune.rules.call import Call, InputTarget, LengthSite
+from graphprune.rules.call import InputTarget, LengthSite
 from graphprune.selection import Selection
 from graphprune.sizes import Size
 from graphprune.structure import Structure

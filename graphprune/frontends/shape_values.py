@@ -35,15 +35,16 @@ def _first(call: Call, contents: Contents) -> Elements | None:
 
 
 def _concat(call: Call, contents: Contents) -> Elements | None:
-    if any(part is None for part in contents):
-        sizes = [operand.axes for operand in call.operands if operand is not None]
-        parts = [
-            part if part is not None else (UNKNOWN,) * axes[0].size  # type: ignore[operator]
-            for part, axes in zip(contents, sizes, strict=True)
-            if part is not None or (axes is not None and len(axes) == 1 and isinstance(axes[0].size, int))
-        ]
-        return tuple(element for part in parts for element in part) if len(parts) == len(contents) else None
-    return tuple(element for part in contents for element in part or ())
+    joined: list[Element] = []
+    for part, operand in zip(contents, call.operands, strict=True):
+        axes = operand.axes if operand is not None else None
+        if part is not None:
+            joined.extend(part)
+        elif axes is not None and len(axes) == 1 and isinstance(axes[0].size, int):
+            joined.extend([UNKNOWN] * axes[0].size)
+        else:
+            return None
+    return tuple(joined)
 
 
 def _gather(call: Call, contents: Contents) -> Elements | None:

@@ -80,9 +80,9 @@ class _Masker:
                 axes = _axes(call, number)
                 _meet(places, (number, dim), only.mask(self._countable(axes, dim, self.split_operands, number)))
             for number, dim in mix.results:
-                axes = self.structure.tensors[node.outputs[number].name or ""]
-                assert axes is not None
-                _meet(spread, (number, dim), only.mask(self._countable(axes, dim, self.split_results, number)))
+                made = self.structure.tensors[node.outputs[number].name or ""]
+                assert made is not None
+                _meet(spread, (number, dim), only.mask(self._countable(made, dim, self.split_results, number)))
         for (number, dim), kept in zeroed.items():
             self._open(number, dim, len(kept))
             rank = len(_axes(call, number)) + ((number, dim) in self.split_operands)

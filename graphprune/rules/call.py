@@ -16,12 +16,23 @@ from graphprune.axes import Axis, AxisSpace, Pin
 from graphprune.elements import Element
 from graphprune.sizes import Size, fresh
 
-__all__ = ["Axes", "AttributeTarget", "Call", "Declined", "IndexSite", "InputTarget", "LengthSite", "Mix", "Operand", "Site"]
+__all__ = [
+    "AttributeTarget",
+    "Axes",
+    "Call",
+    "Declined",
+    "IndexSite",
+    "InputTarget",
+    "LengthSite",
+    "Mix",
+    "Operand",
+    "Site",
+]
 
 Axes = tuple[Axis, ...]
 
 
-class Declined(Exception):  # noqa: N818 - an answer of a rule to the engine, not an error of the user's
+class Declined(Exception):
     """A rule cannot describe this call: every axis it touches is pinned, for the reason given."""
 
 

@@ -5,6 +5,7 @@ A cut axis is a concatenation of runs; numbers that say where a run begins or en
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -171,7 +172,7 @@ def picked(call: Call, axis: Axis, positions: Sequence[int]) -> Axis:
     order = np.asarray(positions)
     breaks = np.flatnonzero(np.diff(order) != 1) + 1
     bounds = [0, *breaks.tolist(), len(order)]
-    runs = [(int(order[a]), int(order[b - 1]) + 1) for a, b in zip(bounds, bounds[1:], strict=False)]
+    runs = [(int(order[a]), int(order[b - 1]) + 1) for a, b in itertools.pairwise(bounds)]
     return call.space.concat([call.space.take(axis, start, stop) for start, stop in runs])
 
 

@@ -20,7 +20,8 @@ def _segments(ins: Sequence[Axis], outs: Sequence[Size]) -> list[tuple[list[int]
     runs: list[tuple[list[int], list[int]]] = []
     i = o = 0
     while i < len(ins) or o < len(outs):
-        left, right = [], []
+        left: list[int] = []
+        right: list[int] = []
         have: Size = 1
         want: Size = 1
         while True:
