@@ -31,9 +31,10 @@ class Lossless(Pass):
     """Remove positions that are unread, constant or equal to another, without data and without changing the outputs.
 
     A position goes where every sum over it multiplies it by zero, or where it is one number for all inputs, which
-    moves into the biases behind; of ``duplicates`` one stays and takes over the columns of the others. Outputs change
-    by rounding at most, and not even that where only zeros were removed. Half-precision and quantised weights are
-    never changed, only cut. Weights of more than ``max_bytes`` are not looked at. Inputs are taken to be finite.
+    moves into the biases behind; of ``duplicates`` (and of constants that padding keeps out of a bias) one stays and
+    takes over the columns of the others. Outputs change by rounding at most, and not even that where only zeros were
+    removed. Half-precision and quantised weights are never changed, only cut. Weights of more than ``max_bytes`` are
+    not looked at. Inputs are taken to be finite.
     """
 
     duplicates: bool = True

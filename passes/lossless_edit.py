@@ -148,7 +148,7 @@ class ColumnSums:
     ) -> None:
         self.structure, self.kept, self.targets = structure, kept, targets
         nodes = {node.name: node for node in all_nodes(model)}
-        self.weights: dict[str, tuple[ir.Value, ir.TensorProtocol, int]] = {}
+        self.weights: dict[str, tuple[ir.Value, ir.TensorProtocol, Reading]] = {}
         for reading in readings:
             view = reading.contraction
             if view is None or reading.label is None:
@@ -160,23 +160,29 @@ class ColumnSums:
             axes = structure.tensors[name]
             assert axes is not None
             if any(leaf in targets for leaf in structure.leaves(axes[view.columns])):
-                self.weights[name] = (value, value.const_value, view.columns)
+                self.weights[name] = (value, value.const_value, reading)
 
     def install(self, selection: Selection) -> None:
         """Give each weight, as ``selection`` leaves it, its summed columns."""
-        for name, (value, tensor, columns) in self.weights.items():
+        for name, (value, tensor, reading) in self.weights.items():
             axes = self.structure.tensors[name]
             assert axes is not None
+            assert reading.contraction is not None
+            columns = reading.contraction.columns
             array = tensor.numpy()
             for dim, axis in enumerate(axes):
                 if dim != columns and selection.cuts(axis):
                     array = np.take(array, np.flatnonzero(selection.mask(axis)), dim)
-            array = sum_columns(array, columns, self._target(axes[columns], selection))
+            axis = axes[columns]
+            target = self._target(axis)
+            factor = None if reading.level is None else reading.level / reading.level[target]
+            numbers = np.cumsum(selection.mask(axis)) - 1
+            array = sum_columns(array, columns, np.where(self.kept.mask(axis), numbers[target], -1), factor)
             value.const_value = ir.tensor(array, name=tensor.name)
             value.shape = ir.Shape(array.shape)
 
-    def _target(self, axis: Axis, selection: Selection) -> npt.NDArray[np.intp]:
-        """For each column the one among the kept that it is added to, -1 where it contributes nothing."""
+    def _target(self, axis: Axis) -> npt.NDArray[np.intp]:
+        """For each column the one that it is added to: itself where it stays."""
         target = np.arange(int(axis.size))  # type: ignore[arg-type]
         for occurrence in occurrences(self.structure.space, axis):
             takes_over = self.targets.get(occurrence.leaf)
@@ -186,5 +192,4 @@ class ColumnSums:
                 step = np.arange(len(target))
                 step[lines] = lines[takes_over]
                 target = step[target]
-        numbers = np.cumsum(selection.mask(axis)) - 1
-        return np.where(self.kept.mask(axis), numbers[target], -1)
+        return target

@@ -19,6 +19,7 @@ from graphprune.passes.lossless_facts import (
     Labels,
     along,
     constant,
+    number,
     opaque,
 )
 from graphprune.passes.lossless_movement import RULES
@@ -37,7 +38,8 @@ class Reading:
     """What a sum makes of the positions of one dimension that it sums over.
 
     ``harmless``: the position adds nothing, or a constant that a bias can hold. ``label``: positions of equal label
-    always hold equal numbers and their columns may be added up; None where that cannot be.
+    always hold equal numbers, or multiples of each other by ``level``, and their columns may be added up; None where
+    that cannot be.
     """
 
     call: Call
@@ -46,6 +48,7 @@ class Reading:
     dim: int
     harmless: npt.NDArray[np.bool_]
     label: Labels | None = None
+    level: npt.NDArray[np.float64] | None = None
     contraction: Contraction | None = None
     unread: npt.NDArray[np.bool_] | None = None
     x: Fact | None = None
@@ -62,6 +65,19 @@ def _kernel(tensor: ir.TensorProtocol, view: Contraction) -> Kernel | None:
         return read_kernel(tensor, view.rows, view.columns)
     except ValueError:
         return None
+
+
+def _multiples(x: Fact, node: ir.Node, view: Contraction) -> tuple[Labels, npt.NDArray[np.float64] | None]:
+    """Labels that constants share, for each is a multiple of any other, and by what they are.
+
+    That takes a weight that meets one number in each column. Constants far smaller than others keep to themselves.
+    """
+    weight = node.inputs[view.weight]
+    size = np.abs(x.value.astype(np.float64))
+    alike = x.known & (size > 0) & (size >= 2.0**-10 * size.max(initial=0, where=x.known))
+    if (view.groups > 1 and not view.wide) or weight is None or len(weight.uses()) != 1 or not alike.any():
+        return x.label, None
+    return number(alike, np.where(alike, 0, x.label)), np.where(alike, x.value.astype(np.float64), 1.0)
 
 
 def _stored(tensor: ir.TensorProtocol) -> int:
@@ -196,11 +212,11 @@ class Sweep:
         harmless = unread | zero
         if editable and self._absorbs(node, view):
             harmless = harmless | constants
+        label, level = _multiples(x, node, view) if editable else (None, None)
         for mix in mixes:
             if view.x in mix.operands:
-                label = x.label if editable else None
                 operand, dim = view.x
-                self.readings.append(Reading(call, mix, operand, dim, harmless, label, view, unread, x))
+                self.readings.append(Reading(call, mix, operand, dim, harmless, label, level, view, unread, x))
             else:
                 self._plain_reading(call, node, mix)
         if tensor is None or kernel is None:

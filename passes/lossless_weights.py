@@ -94,8 +94,13 @@ def _compared(lines: Array, hashes: Unsigned) -> Labels:
     return labels
 
 
-def sum_columns(array: Array, dim: int, target: npt.NDArray[np.intp]) -> Array:
-    """``array`` with its positions of ``dim`` summed by ``target`` (-1: left out), in order of target, in float64."""
+def sum_columns(
+    array: Array, dim: int, target: npt.NDArray[np.intp], factor: npt.NDArray[np.float64] | None = None
+) -> Array:
+    """``array`` with its positions of ``dim`` summed by ``target`` (-1: left out), in order of target, in float64.
+
+    ``factor`` is what each position is multiplied by beforehand.
+    """
     alive = np.flatnonzero(target >= 0)
     order = alive[np.argsort(target[alive], kind="stable")]
     sorted_target = target[order]
@@ -106,5 +111,6 @@ def sum_columns(array: Array, dim: int, target: npt.NDArray[np.intp]) -> Array:
     step = max(1, _BLOCK // max(1, 8 * lines.shape[1]))
     for start in range(0, len(lines), step):
         part = np.take(lines[start : start + step], order, axis=1).astype(np.float64)
+        part = part if factor is None else part * factor[order]
         result[start : start + step] = np.add.reduceat(part, starts, axis=1).astype(array.dtype)
     return np.ascontiguousarray(np.moveaxis(result.reshape(*moved.shape[:-1], len(starts)), -1, dim))
