@@ -12,6 +12,7 @@ from graphprune.frontends.onnx_shapes import infer_shapes
 from graphprune.passes.attention_scale import write_attention_scales
 from graphprune.passes.base import Context, Pass, Report, register
 from graphprune.passes.clones import clone_shared_constants
+from graphprune.passes.computed_numbers import fix_computed_numbers
 from graphprune.passes.eliminate_dead_nodes import eliminate_dead_nodes
 from graphprune.passes.fold import fold_constants
 from graphprune.passes.input_sizes import read_sizes_off_inputs
@@ -55,6 +56,9 @@ class Canonicalize(Pass):
         counts["lifted subgraph initializers"] = lift_subgraph_initializers(model)
         counts["shapes"] = int(infer_shapes(model))
         _simplify(model, counts)
+        counts["numbers computed from sizes"] = fix_computed_numbers(model)
+        if counts["numbers computed from sizes"]:
+            _simplify(model, counts)
         counts["sizes read off inputs"] = read_sizes_off_inputs(model)
         if counts["sizes read off inputs"]:
             counts.update(eliminate_dead_nodes(model))

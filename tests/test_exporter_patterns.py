@@ -1,0 +1,100 @@
+"""Patterns that exporters write, each of which once locked axes that may be cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from onnx_models import parse
+
+import graphprune
+
+HEADS, WIDTH = 4, 6
+
+
+def _weights(**shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def _pruned(model: ir.Model) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights after a verified cut by half."""
+    result = graphprune.prune(model, ratio=0.5)
+    assert result.verified
+    assert not result.undeclared
+    assert isinstance(result.model, ir.Model)
+    return {name: tuple(value.const_value.shape) for name, value in result.model.graph.initializers.items()}  # type: ignore[union-attr]
+
+
+def test_heads_merged_with_a_symbolic_batch_are_free() -> None:
+    model = parse(
+        """agraph (float[7, batch, 5] x) => (float[7, batch, 5] y) {
+            p = MatMul(x, w)
+            shape = Shape(x)
+            b = Gather<axis = 0>(shape, one)
+            bh = Mul(b, heads)
+            split = Concat<axis = 0>(seven, bh, width)
+            h = Reshape(p, split)
+            t = Transpose<perm = [1, 2, 0]>(h)
+            r = Relu(t)
+            u = Transpose<perm = [2, 0, 1]>(r)
+            merge = Concat<axis = 0>(seven, b, all)
+            m = Reshape(u, merge)
+            y = MatMul(m, o)
+        }""",
+        **_weights(w=(5, HEADS * WIDTH), o=(HEADS * WIDTH, 5)),
+        one=np.array([1]),
+        heads=np.array([HEADS]),
+        seven=np.array([7]),
+        width=np.array([WIDTH]),
+        all=np.array([HEADS * WIDTH]),
+    )
+    shapes = _pruned(model)
+    assert (shapes["w"], shapes["o"]) == ((5, 2 * 3), (2 * 3, 5))
+
+
+def test_a_scale_computed_from_a_width_leaves_the_width_free() -> None:
+    model = parse(
+        """agraph (float[batch, seq, 5] x) => (float[batch, seq, seq] y) {
+            q = MatMul(x, wq)
+            k = MatMul(x, wk)
+            shape = Shape(q)
+            d = Gather<axis = 0>(shape, last)
+            f = Cast<to = 1>(d)
+            s = Sqrt(f)
+            n = Div(q, s)
+            t = Transpose<perm = [0, 2, 1]>(k)
+            y = MatMul(n, t)
+        }""",
+        **_weights(wq=(5, 8), wk=(5, 8)),
+        last=np.array(-1),
+    )
+    shapes = _pruned(model)
+    assert shapes["wq"] == shapes["wk"] == (5, 4)
+
+
+def test_a_scale_is_written_out_where_only_the_reading_knows_the_width() -> None:
+    model = parse(
+        """agraph (float[batch, seq, 8] x, float[batch, 1, 1] mask) => (float[batch, heads, seq, seq] y) {
+            e = Mul(x, mask)
+            q = MatMul(e, wq)
+            shape = Shape(q)
+            b = Slice(shape, zero, two)
+            split = Concat<axis = 0>(b, heads, rest)
+            h = Reshape(q, split)
+            t = Transpose<perm = [0, 2, 1, 3]>(h)
+            k = Transpose<perm = [0, 2, 3, 1]>(h)
+            inner = Shape(t)
+            d = Gather<axis = 0>(inner, last)
+            f = Cast<to = 1>(d)
+            s = Sqrt(f)
+            scores = MatMul(t, k)
+            y = Div(scores, s)
+        }""",
+        **_weights(wq=(8, HEADS * WIDTH)),
+        zero=np.array([0]),
+        two=np.array([2]),
+        heads=np.array([HEADS]),
+        rest=np.array([-1]),
+        last=np.array(-1),
+    )
+    assert _pruned(model)["wq"] == (8, HEADS * WIDTH // 2)
