@@ -95,7 +95,8 @@ class Attention(nn.Module):
 
 def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Apply rotary positions over the halves of the last dimension."""
-    low, high = x.chunk(2, -1)
+    half = x.shape[-1] // 2
+    low, high = x[..., :half], x[..., half:]
     return x * cos + torch.cat([-high, low], -1) * sin
 
 
