@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from graphprune.axes import Axis
 from graphprune.errors import ModelError
 from graphprune.frontends.onnx_walk import graphs
 from graphprune.frontends.settlement import can_infer
@@ -82,10 +83,10 @@ def _reshape(value: ir.Value, axes: Axes | None, selection: Selection) -> None:
 
 
 def _dim(axis: Axis, dim: int | ir.SymbolicDim, selection: Selection) -> int | ir.SymbolicDim:
-    if not selection.cuts(axis):
-        return dim
     count = selection.count(axis)
-    return count if isinstance(count, int) else ir.SymbolicDim(None if "?" in str(count) else str(count))
+    if isinstance(count, int):
+        return count
+    return ir.SymbolicDim(None if "?" in str(count) else str(count)) if selection.cuts(axis) else dim
 
 
 class _Sites:
