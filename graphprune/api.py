@@ -230,13 +230,13 @@ def _run(
         check_finite(work)
         mark = fingerprint(work)
     context = passes.Context(dims=dims, clock=clock)
-    if not any(isinstance(step, passes.Canonicalize) for step in steps[:1]):
-        with clock("canonicalize"):
-            passes.Canonicalize()(work, context)
+    canonical = bool(steps) and isinstance(steps[0], passes.Canonicalize)
+    with clock("canonicalize"):
+        (steps[0] if canonical else passes.Canonicalize())(work, context)
     with clock("analyse"):
         before = _Figures.of(work, dims)
     try:
-        passes.run_passes(work, steps, context)
+        passes.run_passes(work, steps[canonical:], context)
         if verify and not any(isinstance(step, Verify) for step in steps):
             Verify(seed=seed)(work, context)
     except GraphpruneError as error:
