@@ -26,6 +26,7 @@ from graphprune.sizes import Size, Symbolic, divide, fresh, product_size
 
 __all__ = ["ONE", "Axis", "AxisSpace", "Concat", "Leaf", "Pin", "Product"]
 
+MAX_MISFIT = 4096  # positions up to which sizes that do not divide each other are matched run by run
 MAX_PINS = 4  # reasons kept for one leaf: enough to explain it, bounded so that merging many pins stays cheap
 
 
@@ -269,12 +270,28 @@ class AxisSpace:
                 outer, inner = self._factor(y, x.size, rest, matched)
                 matched.append((x, outer))
                 right.append(inner)
+            elif isinstance(a.size, int) and a.size <= MAX_MISFIT:
+                work.extend(matched)
+                work.append(self._opened([x, *reversed(left)], [y, *reversed(right)]))
+                return
             else:
                 self._pin_both(a, b, Pin(pin.node, pin.op, f"{pin.reason}: {_MISFIT} ({a.size} positions)"))
                 return
         for lone in [*left, *right]:
             self.pin(lone, Pin(pin.node, pin.op, _LONE))
         work.extend(matched)
+
+    def _opened(self, a: list[Axis], b: list[Axis]) -> tuple[Axis, Axis]:
+        """Two products whose outermost factors do not divide each other, one of them as the runs that it consists of."""
+        if a[0].size > b[0].size:  # type: ignore[operator]
+            a, b = b, a
+        singles: list[Axis] = []
+        rest = a[0]
+        while rest.size > 1:  # type: ignore[operator]
+            single, rest = self.split(rest, 1)
+            singles.append(single)
+        runs = [self.product([single, *a[1:]]) for single in (*singles, rest)]
+        return self.concat(runs), self.product(b)
 
     def _factors(self, axis: Product) -> list[Axis]:
         """The factors of a product in their present form, nested products flattened."""

@@ -128,9 +128,20 @@ def test_a_rotated_half_couples_both_halves() -> None:
     assert space.find(first) is space.find(second)
 
 
-def test_sizes_that_do_not_divide_each_other_are_pinned_with_the_reason() -> None:
+def test_sizes_that_do_not_divide_each_other_meet_in_their_common_runs() -> None:
     space = AxisSpace()
     a, b = (space.product([space.leaf(x), space.leaf(y)]) for x, y in ((6, 4), (4, 6)))
+    space.unify(a, b, Pin("node", "Reshape", "divides an axis"))
+    free = {leaf for axis in (a, b) for leaf in space.leaves(axis) if not leaf.pinned}
+    assert 2 in {leaf.size for leaf in free}
+    for seed in range(4):
+        selection = random_selection(space, [a, b], seed)
+        assert np.array_equal(selection.mask(a), selection.mask(b))
+
+
+def test_large_sizes_that_do_not_divide_each_other_are_pinned_with_the_reason() -> None:
+    space = AxisSpace()
+    a, b = (space.product([space.leaf(x), space.leaf(y)]) for x, y in ((600, 400), (400, 600)))
     space.unify(a, b, Pin("node", "Reshape", "divides an axis"))
     assert all(leaf.pinned for axis in (a, b) for leaf in space.leaves(axis))
     assert "do not divide" in str(space.leaves(a)[0].pins[0])
