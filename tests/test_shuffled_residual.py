@@ -38,6 +38,8 @@ def test_each_group_can_be_cut(channels: int) -> None:
         canonicalize(model)
         structure = read(model)
         for group in structure.groups:
+            if group.size == 1:
+                continue
             selection = Selection(structure.space, {group.leaf: np.arange(group.size) == 0})
             slim = model.clone()
             assert slice_model(slim, structure, selection)
