@@ -36,7 +36,7 @@ from graphprune.occupancy import indispensable
 from graphprune.patterns import Names
 from graphprune.score.base import Scores
 from graphprune.score.normalize import normalize
-from graphprune.score.positions import Numbers, Positions
+from graphprune.score.positions import Indices, Numbers, Positions
 from graphprune.selection import Selection
 from graphprune.structure import Group, Structure
 from graphprune.text import operator, scaled
@@ -109,18 +109,29 @@ class _Unit:
     """Positions that are ranked among each other: ``order`` lists those that may go, the first to go first."""
 
     size: int
-    order: npt.NDArray[np.intp]
+    order: Indices
     ratio: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
-    """Positions that go together: ``start`` to ``stop`` of a unit's order."""
+class _Blocks:
+    """Positions that go together, as columns of a table: block k is ``start[k]`` to ``stop[k]`` of a unit's order."""
 
-    key: float
-    unit: int
-    start: int
-    stop: int
+    key: Numbers
+    unit: Indices
+    start: Indices
+    stop: Indices
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+    def __getitem__(self, which: slice | Indices | npt.NDArray[np.bool_]) -> _Blocks:
+        return _Blocks(self.key[which], self.unit[which], self.start[which], self.stop[which])
+
+    @property
+    def ends(self) -> Indices:
+        """How many positions the first k blocks hold, for k from 0 to their number."""
+        return np.concatenate([[0], np.cumsum(self.stop - self.start, dtype=np.intp)])
 
 
 class _Choice:
@@ -136,8 +147,13 @@ class _Choice:
         self.sizes = np.array([group.size for group in structure.groups], np.intp)
         self.owner = np.repeat(np.arange(len(self.leaves)), self.sizes)
         self.units = self._units()
-        self.fixed = [block for block in self._blocks("local") if self._goes(block)]
-        self.ranking = [block for block in self._blocks(self.scope) if self.units[block.unit].ratio is None]
+        self.order = np.concatenate([np.zeros(0, np.intp), *(unit.order for unit in self.units)])
+        self.first = np.cumsum([0, *(len(unit.order) for unit in self.units)], dtype=np.intp)  # of each unit in order
+        ratios = np.array([np.nan if unit.ratio is None else unit.ratio for unit in self.units])
+        blocks = self._blocks("local")
+        self.fixed = blocks[blocks.key <= ratios[blocks.unit] + _EPSILON]
+        blocks = self._blocks(self.scope)
+        self.ranking = blocks[np.isnan(ratios)[blocks.unit]]
 
     # -- what may go ----------------------------------------------------------------------------------------------
 
@@ -197,9 +213,9 @@ class _Choice:
 
     # -- ranking --------------------------------------------------------------------------------------------------
 
-    def _blocks(self, scope: Scope) -> list[_Block]:
+    def _blocks(self, scope: Scope) -> _Blocks:
         """All blocks, the first to go first; those of one unit in its order."""
-        blocks: list[_Block] = []
+        columns: list[tuple[Numbers, Indices, Indices, Indices]] = []
         for number, unit in enumerate(self.units):
             borders = self._borders(unit)
             starts, stops = borders[:-1], borders[1:]
@@ -208,13 +224,11 @@ class _Choice:
             else:
                 sums = np.concatenate([[0.0], np.cumsum(self.scores[unit.order])])
                 keys = np.maximum.accumulate((sums[stops] - sums[starts]) / (stops - starts))
-            blocks.extend(
-                _Block(float(key), number, int(start), int(stop))
-                for key, start, stop in zip(keys, starts, stops, strict=True)
-            )
-        return sorted(blocks, key=lambda block: (block.key, block.unit, block.start))
+            columns.append((keys, np.full(len(keys), number), starts, stops))
+        blocks = _Blocks(*map(np.concatenate, zip(*columns, strict=True)))
+        return blocks[np.lexsort((blocks.start, blocks.unit, blocks.key))]
 
-    def _borders(self, unit: _Unit) -> npt.NDArray[np.intp]:
+    def _borders(self, unit: _Unit) -> Indices:
         step = self.constraints.round_to
         if step == 1 or unit.size <= step:
             return np.arange(len(unit.order) + 1)
@@ -223,24 +237,23 @@ class _Choice:
         removed = removed[(removed > 0) & (removed <= len(unit.order))]
         return np.concatenate([[0], removed]).astype(np.intp)
 
-    def _goes(self, block: _Block) -> bool:
-        ratio = self.units[block.unit].ratio
-        return ratio is not None and block.key <= ratio + _EPSILON
-
     # -- cutting the ranking --------------------------------------------------------------------------------------
 
     def selection(self) -> Selection:
         """What is kept."""
         chosen = self.ranking[: self._by_ratio(self.budget.ratio)] if self.budget.ratio is not None else self._by_cost()
-        removed = self._numbers([*self.fixed, *chosen])
         kept = np.ones(self.positions.total, np.bool_)
-        kept[removed] = False
+        kept[self._numbers(self.fixed)] = False
+        kept[self._numbers(chosen)] = False
         masks = {leaf: kept[self.positions.range(leaf)] for leaf in self.leaves}
         return Selection(self.structure.space, {leaf: mask for leaf, mask in masks.items() if not mask.all()})
 
-    def _numbers(self, blocks: Sequence[_Block]) -> npt.NDArray[np.intp]:
-        pieces = [self.units[block.unit].order[block.start : block.stop] for block in blocks]
-        return np.concatenate([np.zeros(0, np.intp), *pieces])
+    def _numbers(self, blocks: _Blocks) -> Indices:
+        """The positions of blocks, one block after the other."""
+        ends = blocks.ends
+        starts = self.first[blocks.unit] + blocks.start - ends[:-1]
+        places: Indices = np.repeat(starts, np.diff(ends)) + np.arange(int(ends[-1]))
+        return self.order[places]
 
     def _by_ratio(self, ratio: float) -> int:
         """Where the ranking is cut so that the number of removed positions comes nearest to what ``ratio`` asks."""
@@ -249,16 +262,15 @@ class _Choice:
             wanted = sum(min(math.floor(unit.size * ratio + _EPSILON), len(unit.order)) for unit in free)
         else:
             wanted = math.floor(sum(unit.size for unit in free) * ratio + _EPSILON)
-        removed = np.concatenate([[0], np.cumsum([block.stop - block.start for block in self.ranking], dtype=int)])
-        return int(np.argmin(np.abs(removed - wanted)))
+        return int(np.argmin(np.abs(self.ranking.ends - wanted)))
 
-    def _by_cost(self) -> list[_Block]:
+    def _by_cost(self) -> _Blocks:
         limits = self.budget.limits(self.cost.total)
         start = self._widths(self.fixed)
         cuts = self.owner[self._numbers(self.ranking)]
-        ends = np.concatenate([[0], np.cumsum([block.stop - block.start for block in self.ranking], dtype=int)])
+        ends = self.ranking.ends
 
-        def widths(length: int) -> npt.NDArray[np.intp]:
+        def widths(length: int) -> Indices:
             return start - np.bincount(cuts[: ends[length]], minlength=len(self.leaves))
 
         low, high = 0, len(self.ranking)
@@ -271,29 +283,30 @@ class _Choice:
                 low = middle + 1
         return self._restored(self.ranking[:low], widths(low), limits)
 
-    def _restored(self, blocks: list[_Block], widths: npt.NDArray[np.intp], limits: Mapping[str, int]) -> list[_Block]:
+    def _restored(self, blocks: _Blocks, widths: Indices, limits: Mapping[str, int]) -> _Blocks:
         """``blocks`` without those that the limits do not need, the most valuable tried first.
 
         Only the last block taken from a unit can be put back; where it is needed the unit is left as it is.
         """
-        kept = [True] * len(blocks)
+        kept = np.ones(len(blocks), np.bool_)
         closed: set[int] = set()
         for index in range(len(blocks) - 1, max(-1, len(blocks) - 1 - RESTORES), -1):
-            block = blocks[index]
-            if block.unit in closed:
+            unit = int(blocks.unit[index])
+            if unit in closed:
                 continue
-            trial = widths + np.bincount(self.owner[self._numbers([block])], minlength=len(self.leaves))
+            own = self._numbers(blocks[index : index + 1])
+            trial = widths + np.bincount(self.owner[own], minlength=len(self.leaves))
             if _meets(self._cost(trial), limits):
                 widths = trial
                 kept[index] = False
             else:
-                closed.add(block.unit)
-        return [block for block, stays in zip(blocks, kept, strict=True) if stays]
+                closed.add(unit)
+        return blocks[kept]
 
-    def _widths(self, blocks: Sequence[_Block]) -> npt.NDArray[np.intp]:
+    def _widths(self, blocks: _Blocks) -> Indices:
         return self.sizes - np.bincount(self.owner[self._numbers(blocks)], minlength=len(self.leaves))
 
-    def _cost(self, widths: npt.NDArray[np.intp]) -> Counts:
+    def _cost(self, widths: Indices) -> Counts:
         return self.cost.at(dict(zip(self.leaves, widths.tolist(), strict=True)))
 
     def _check_reach(self, least: Counts, limits: Mapping[str, int]) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from graphprune.axes import Axis, Concat, Leaf
 from graphprune.structure import Structure
 
-__all__ = ["Numbers", "Places", "Positions"]
+__all__ = ["Indices", "Numbers", "Places", "Positions"]
 
 Numbers = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
