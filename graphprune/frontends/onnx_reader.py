@@ -145,8 +145,12 @@ class Reader:
                 results = list(binding.rule(call))
                 self._pin_unrelated(call)
             self._check(call, results)
-        except Declined as declined:
-            results = self._pin_all(call, str(declined))
+        except (Declined, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            # Ranks and shapes that the graph states wrongly make rules index and pair what is not there.
+            reason = str(error) if isinstance(error, Declined) else "its operands do not fit its rule"
+            if read_body is not None:
+                onnx_bodies.pin_bodies(self, node, call)
+            results = self._pin_all(call, reason)
         self.structure.calls.append(call)
         for value, axes in zip(node.outputs, results, strict=False):
             self.structure.tensors[value.name or ""] = self._refined(call, value, axes)
