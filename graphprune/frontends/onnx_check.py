@@ -7,6 +7,7 @@ needs the model in one string, and does not say what to do.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -36,6 +37,10 @@ STANDARD = ("", "ai.onnx.ml")
 SHAPE_OPERANDS = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1}
 """Operand that is a shape; onnx's shape inference writes down as many axes as it is long, to the end of memory."""
 
+TERM = rb"[A-Za-z ]*(?:\.\.\.[A-Za-z ]*)?"
+EQUATION = re.compile(TERM + rb"(?:," + TERM + rb")*(?:->" + TERM + rb")?")
+"""Equations of Einsum; over others, onnx's shape inference may not end."""
+
 BODIES = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 SMALL_NODE = 1 << 16
@@ -58,9 +63,9 @@ def check_model(proto: onnx.ModelProto, where: str, folder: Path | None) -> None
     scope = Scope(where, opsets, folder, _context(proto.ir_version, opsets), functions)
     if not proto.HasField("graph"):
         raise scope.fail("it holds no graph, so it is not an ONNX model", "pass the .onnx file of a network")
-    if proto.ir_version > onnx.IR_VERSION:
+    if not 0 <= proto.ir_version <= onnx.IR_VERSION:
         raise scope.fail(
-            f"its IR version {proto.ir_version} is newer than {onnx.IR_VERSION}, the newest that onnx "
+            f"its IR version {proto.ir_version} is not one of those up to {onnx.IR_VERSION} that onnx "
             f"{onnx.__version__} reads",
             "upgrade onnx, or export with an older IR version",
         )
@@ -177,6 +182,8 @@ def _check_nodes(
             raise scope.fail(f"{label} reads '{value}', which no input, initializer or node defines")
         if node.op_type in CONTRACTIONS and used & empty:
             raise scope.fail(f"{label} has the weight '{min(used & empty)}' with an axis of size 0")
+        if node.op_type == "Einsum" and not all(map(_is_equation, node.attribute)):
+            raise scope.fail(f"{label} has an equation that is none")
         parts = next((item.i for item in node.attribute if item.name == "num_outputs"), len(node.output))
         if node.op_type == "Split" and parts < len(node.output):
             raise scope.fail(f"{label} has {len(node.output)} outputs but num_outputs is {parts}")
@@ -216,6 +223,10 @@ def _check_signature(scope: Scope, label: str, node: onnx.NodeProto) -> None:
     except onnx.checker.ValidationError as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise scope.fail(f"{label} does not fit its operator ({reason})") from error
+
+
+def _is_equation(attribute: onnx.AttributeProto) -> bool:
+    return attribute.name != "equation" or EQUATION.fullmatch(attribute.s) is not None
 
 
 def _without_bodies(node: onnx.NodeProto) -> onnx.NodeProto:

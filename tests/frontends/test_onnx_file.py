@@ -332,6 +332,7 @@ NATIVE: dict[str, tuple[str, str]] = {
     "negative batch": ("y = GatherND <batch_dims = -7> (x, i)", "no tensor allows"),
     "many parts": ("y = Split <num_outputs = 2147483648> (x)", "no tensor allows"),
     "more outputs than parts": ("y, z, t = Split <num_outputs = 2> (x)", "3 outputs but num_outputs is 2"),
+    "endless equation": ('y = Einsum <equation = "-"> (x)', "equation"),
     "long shape": ("y = ConstantOfShape (s)", "more than 64 numbers"),
 }
 
