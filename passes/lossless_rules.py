@@ -145,6 +145,8 @@ def _normalization(known: Known, node: ir.Node, call: Call) -> list[Fact | None]
     x, sizes = operand(known, node)
     if call.attribute("training_mode", 0) or len(sizes) < 2 or not isinstance(sizes[1], int):
         raise Declined("statistics of the input")
+    if call.op == "onnx.InstanceNormalization" and any(size != 1 for size in x.label.shape[2:]):
+        raise Declined("statistics of what is known apart")
     shape = list(x.label.shape)
     shape[1] = sizes[1]
     x = expand(x, sizes, shape)

@@ -342,7 +342,7 @@ def test_a_network_loses_what_was_planted(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_graphs_compute_what_they_did(kind: str) -> None:
     modified = 0
-    for seed in range(25):
+    for seed in range(16):
         planted, _ = plant(random_model(seed), kind, seed)
         model, context = load(planted), Context()
         canonicalize(model)
@@ -353,7 +353,7 @@ def test_random_graphs_compute_what_they_did(kind: str) -> None:
         proof = verify(decision.before, model, decision.structure, decision.selection, runs=1, expect_visible=False)
         assert proof.ok, (seed, proof.reason)
         assert count(model) < count(decision.before)
-    assert modified >= 8
+    assert modified >= 5
 
 
 def count(model: ir.Model) -> int:
