@@ -239,7 +239,7 @@ class AxisSpace:
         if not isinstance(a, Leaf):
             a, b = b, a
         assert isinstance(a, Leaf)
-        factors = self.parts(b) if isinstance(b, Product) else ()
+        factors = self._factors(b) if isinstance(b, Product) else []
         if a in factors:
             # The other factors are single positions; with them always kept the two are already one.
             for factor in factors:
@@ -295,8 +295,15 @@ class AxisSpace:
 
     def _factors(self, axis: Product) -> list[Axis]:
         """The factors of a product in their present form, nested products flattened."""
-        flat = self.product(axis.parts)
-        return list(self.parts(flat)) if isinstance(flat, Product) else [flat]
+        flat: list[Axis] = []
+        stack: list[Axis] = [axis]
+        while stack:
+            part = self.find(stack.pop())
+            if isinstance(part, Product):
+                stack.extend(reversed(part.parts))
+            else:
+                flat.append(part)
+        return flat
 
     def _factor(self, axis: Axis, outer: Size, inner: Size, work: list[tuple[Axis, Axis]]) -> tuple[Axis, Axis]:
         """Divide an axis into a product of two leaves."""

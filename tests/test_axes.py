@@ -178,3 +178,14 @@ def test_a_deep_chain_of_concatenations_does_not_recurse() -> None:
     assert Selection(space, {}).count(axis) == 2 * 5001
     head, _ = space.split(axis, 3)
     assert head.size == 3
+
+
+def test_a_leaf_meets_a_product_whose_factor_became_a_product_with_that_leaf() -> None:
+    space = AxisSpace()
+    one, other = (space.split(space.leaf(5), 1)[0] for _ in range(2))
+    leaf, factor = space.leaf(8), space.leaf(8)
+    whole = space.product([factor, other])
+    space.unify(factor, space.product([leaf, one]))
+    space.unify(leaf, whole)
+    keep = {each: np.arange(8) < 3 for each in space.leaves(leaf)}
+    assert Selection(space, keep).count(leaf) == Selection(space, keep).count(whole) == 3
