@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Size", "Symbolic", "divide", "fresh", "named", "product_size", "symbol"]
+__all__ = ["Size", "Symbolic", "divide", "fresh", "is_fresh", "named", "product_size", "symbol"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,11 @@ def symbol(name: str) -> Symbolic:
 def fresh() -> Symbolic:
     """A size that nothing is known about."""
     return symbol(f"?{next(_fresh)}")
+
+
+def is_fresh(size: Symbolic) -> bool:
+    """Whether nothing is known about some factor of ``size``."""
+    return any(name.startswith("?") for name in size.symbols)
 
 
 def product_size(sizes: Iterable[Size]) -> Size:

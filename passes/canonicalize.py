@@ -27,6 +27,7 @@ from graphprune.passes.names import unique_names
 from graphprune.passes.noops import name_cast_types, remove_noops
 from graphprune.passes.shape_facts import fix_static_shapes
 from graphprune.passes.split_sizes import write_split_sizes
+from graphprune.passes.strided_gathers import spell_strided_gathers
 
 __all__ = ["Canonicalize", "canonicalize"]
 
@@ -87,6 +88,7 @@ def _simplify(model: ir.Model, counts: Counter[str]) -> None:
                 "named cast types": name_cast_types(model),
                 "fixed static shapes": fix_static_shapes(model),
                 "folded constants": fold_constants(model),
+                "spelled strided lookups": spell_strided_gathers(model),
                 "removed no-ops": remove_noops(model),
             }
         )

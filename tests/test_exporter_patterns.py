@@ -98,3 +98,49 @@ def test_a_scale_is_written_out_where_only_the_reading_knows_the_width() -> None
         last=np.array(-1),
     )
     assert _pruned(model)["wq"] == (8, HEADS * WIDTH // 2)
+
+
+def test_a_strided_lookup_of_every_position_is_movement() -> None:
+    index = np.arange(2 * 6).reshape(2, 6, 1, 1)
+    swapped = np.arange(2 * 6).reshape(2, 6).T.copy()
+    model = parse(
+        """agraph (float[2, 3, 8, 8] x) => (float[5, 2] y) {
+            c = Conv(x, w)
+            p = GlobalAveragePool(c)
+            f = Reshape(p, flat)
+            s = Gather(f, index)
+            g = Reshape(s, flat)
+            t = Gather(g, swapped)
+            y = MatMul(o, t)
+        }""",
+        **_weights(w=(6, 3, 3, 3), o=(5, 6)),
+        flat=np.array([-1]),
+        index=index,
+        swapped=swapped,
+    )
+    shapes = _pruned(model)
+    assert (shapes["w"], shapes["o"]) == ((3, 3, 3, 3), (5, 3))
+
+
+def test_another_name_for_a_known_size_is_no_news() -> None:
+    model = parse(
+        """agraph (float[7, batch, 5] x) => (float[7, batch, 5] y) <float[7, unk0, 24] p, float[7, unk1, 6] h> {
+            p = MatMul(x, w)
+            shape = Shape(x)
+            b = Gather<axis = 0>(shape, one)
+            bh = Mul(b, heads)
+            split = Concat<axis = 0>(seven, bh, width)
+            h = Reshape(p, split)
+            r = Relu(h)
+            merge = Concat<axis = 0>(seven, b, all)
+            m = Reshape(r, merge)
+            y = MatMul(m, o)
+        }""",
+        **_weights(w=(5, HEADS * WIDTH), o=(HEADS * WIDTH, 5)),
+        one=np.array([1]),
+        heads=np.array([HEADS]),
+        seven=np.array([7]),
+        width=np.array([WIDTH]),
+        all=np.array([HEADS * WIDTH]),
+    )
+    assert _pruned(model)["w"] == (5, 2 * 3)

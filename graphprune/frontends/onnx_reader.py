@@ -19,7 +19,7 @@ from graphprune.frontends import onnx_bodies, shape_values
 from graphprune.frontends.settlement import settle
 from graphprune.garbage import uncollected
 from graphprune.rules.call import Axes, Call, Declined, Operand
-from graphprune.sizes import Size, Symbolic, fresh, named
+from graphprune.sizes import Size, Symbolic, fresh, is_fresh, named
 from graphprune.structure import Parameter, Structure
 
 __all__ = ["CLONE_OF", "Reader", "read", "read_with_sizes"]
@@ -226,7 +226,7 @@ class Reader:
     def _better(self, call: Call, axis: Axis, stated: Size) -> Axis:
         if isinstance(axis.size, int) or axis.size == stated:
             return axis
-        if isinstance(stated, Symbolic) and stated.symbols[0].startswith("?"):
+        if isinstance(stated, Symbolic) and (is_fresh(stated) or not is_fresh(axis.size)):
             return axis
         call.pin(axis, "an axis of symbolic size")
         return call.fixed(stated, "an axis of symbolic size")
