@@ -84,9 +84,15 @@ def _paired(a: Elements | None, b: Elements | None) -> list[tuple[Element, Eleme
 
 
 def _arithmetic(call: Call, contents: Contents) -> Elements | None:
-    pairs = _paired(contents[0], contents[1])
+    """Element by element, over however many operands Max and Min have."""
     name = call.op.rpartition(".")[2]
-    return None if pairs is None else tuple(computed(name, x, y) for x, y in pairs)
+    result = contents[0]
+    for content in contents[1:]:
+        pairs = _paired(result, content)
+        if pairs is None:
+            return None
+        result = tuple(computed(name, x, y) for x, y in pairs)
+    return result
 
 
 def _product(call: Call, contents: Contents) -> Elements | None:
@@ -165,5 +171,8 @@ def results(call: Call) -> Elements | None:
     contents = [operand.elements if operand is not None else None for operand in call.operands]
     if not contents:
         return None
-    found = follow(call, contents)
+    try:
+        found = follow(call, contents)
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return None  # numbers that no shape is made of: a division by zero, an infinity, an operand too few
     return found if found is not None and len(found) <= MAX_ELEMENTS else None

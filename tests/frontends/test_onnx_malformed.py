@@ -9,7 +9,7 @@ from onnx_models import parse
 
 import graphprune
 from graphprune.frontends.onnx_file import load
-from graphprune.frontends.onnx_reader import read
+from graphprune.frontends.onnx_reader import read, read_with_sizes
 
 BEFORE = "a = MatMul (x, w1)  b = Relu (a)  y = MatMul (b, w2)"
 
@@ -57,3 +57,13 @@ def test_a_body_that_cannot_be_read_locks_what_it_captures() -> None:
     )
     structure = read(load(model))
     assert not structure.groups
+
+
+@pytest.mark.parametrize("size", ["Max (six, two, eight)", "Min (eight)", "Max (two, eight, two)"])
+def test_maxima_of_any_number_of_sizes_are_followed(size: str) -> None:
+    text = f"""
+        graph (int64[1] x) => (int64[1] y)
+        <int64[1] six = {{6}}, int64[1] two = {{2}}, int64[1] eight = {{8}}> {{ m = {size}  y = Add (x, m) }}
+    """
+    _, contents = read_with_sizes(load(parse(text)))
+    assert [element.value for element in contents["m"]] == [8]
