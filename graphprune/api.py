@@ -63,10 +63,10 @@ def prune(
     criterion: str = "l1",
     scope: Literal["auto", "local", "global"] = "auto",
     round_to: int | None = None,
-    exclude: Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     per_group: Mapping[str, float] | None = None,
     min_width: int | None = None,
-    roles: Sequence[str] = (),
+    roles: str | Sequence[str] = (),
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
     pipeline: str | None = None,
@@ -114,9 +114,9 @@ def prune(
         scope=scope,
         round_to=round_to or 1,
         min_width=min_width or 1,
-        exclude=tuple(exclude),
+        exclude=_texts(exclude),
         group=tuple(f"{pattern}={share}" for pattern, share in (per_group or {}).items()),
-        roles=tuple(roles),
+        roles=_texts(roles),
         seed=seed,
     )
     steps = [asked] if pipeline is None else _filled(passes.parse_pipeline(pipeline), asked)
@@ -140,9 +140,8 @@ def apply(
         ModelError, VerificationError: as for :func:`prune`.
     """
     decided = plan if isinstance(plan, Plan) else Plan.load(plan)
-    return _run(
-        model, output, [_Apply(decided)], verify=verify, seed=seed, dims=dims, plan_path=None, progress=progress
-    )
+    steps = [*_preparation(decided), _Apply(decided)]
+    return _run(model, output, steps, verify=verify, seed=seed, dims=dims, plan_path=None, progress=progress)
 
 
 def verify(
@@ -161,7 +160,8 @@ def verify(
     with clock("load"):
         before, after = load(original), load(slim)
     with clock("canonicalize"):
-        passes.canonicalize(before)
+        context = passes.Context()
+        passes.run_passes(before, [passes.Canonicalize(), *_preparation(decided)], context)
     with clock("analyse"):
         structure = read(before)
         selection = decided.selection(structure)
@@ -202,8 +202,17 @@ class _Apply(passes.Pass):
             return passes.Report(cut(model, context, structure, selection, self.name))
 
 
+def _preparation(plan: Plan) -> list[passes.Pass]:
+    """The passes that a plan wants to have run before its cuts."""
+    return passes.parse_pipeline(plan.prepare) if plan.prepare else []
+
+
 def _amount(value: str | float | None) -> str | None:
     return None if value is None else str(value)
+
+
+def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _filled(steps: Sequence[passes.Pass], asked: Prune) -> list[passes.Pass]:
@@ -224,6 +233,8 @@ def _run(
     plan_path: PathLike | None,
     progress: Progress | None,
 ) -> PruneResult:
+    if output is not None and plan_path is not None and Path(output).resolve() == Path(plan_path).resolve():
+        raise UsageError(f"{output}: the plan would replace the slim model; name another file for one of them")
     clock = Clock(progress)
     with clock("load"):
         work = load(model)
@@ -248,7 +259,7 @@ def _run(
         after = _Figures.of(work, dims)
     plan = _plan(context, mark, steps)
     if plan_path is not None and plan is None:
-        raise UsageError("no plan can say what this pipeline did: it changed weights as well as removing them")
+        raise UsageError("no plan can say what this pipeline did: it changed more than a first cut leaves to say")
     with clock("write"):
         if output is not None:
             save(work, output)
@@ -267,6 +278,7 @@ def _run(
         ceiling=before.ceiling,
         verified=None if not proofs else all(proof.ok for proof in proofs),
         max_error=max((proof.max_error for proof in proofs or ()), default=None),
+        lossless=bool(context.decisions) and all(decision.lossless for decision in context.decisions),
         undeclared=before.undeclared,
         notes=tuple(note for _, report in context.reports for note in report.notes),
         seconds=clock.seconds,
@@ -305,6 +317,10 @@ class _Figures:
         }
 
 
+_HOUSEKEEPING = frozenset({"canonicalize", "eliminate-dead-nodes", "merge-clones", "verify"})
+"""Passes that run for every plan, or change nothing that it names."""
+
+
 def _groups_cut(context: passes.Context) -> int:
     return sum(
         decision.selection.cuts(group.leaf) for decision in context.decisions for group in decision.structure.groups
@@ -312,10 +328,16 @@ def _groups_cut(context: passes.Context) -> int:
 
 
 def _plan(context: passes.Context, mark: str, steps: Sequence[passes.Pass]) -> Plan | None:
-    """The decisions as one plan; None where weights were changed too, which a plan does not say."""
-    if any(decision.lossless for decision in context.decisions):
+    """The decisions as one plan; None where the graph or weights were changed too, after the first of them."""
+    deciding = {decision.by for decision in context.decisions}
+    names = [step.name for step in steps]
+    first = min((names.index(name) for name in deciding if name in names), default=len(steps))
+    changed = {name for name, report in context.reports if report.modified} - deciding - _HOUSEKEEPING
+    if any(decision.lossless for decision in context.decisions) or changed & set(names[first:]):
         return None
-    plan = Plan({}, mark, {"pipeline": passes.format_pipeline(s for s in steps if s.name != "apply")}, versions())
+    options = {"pipeline": passes.format_pipeline(step for step in steps if step.name != "apply")}
+    prepare = passes.format_pipeline(step for step in steps[:first] if step.name in changed)
+    plan = Plan({}, mark, prepare, options, versions())
     for decision in context.decisions:
         plan = plan.then(Plan.of(decision.structure, decision.selection))
     return plan

@@ -41,10 +41,14 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to keep of which parameter: ``cuts[tensor][dim]``; the rest of the fields say how it came about."""
+    """What to keep of which parameter: ``cuts[tensor][dim]``; the rest of the fields say how it came about.
+
+    ``prepare`` is the pipeline that has to run on the model before it is cut, if any.
+    """
 
     cuts: Mapping[str, Mapping[int, Cut]]
     fingerprint: str = ""
+    prepare: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -114,6 +118,7 @@ class Plan:
         document = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
+            "prepare": self.prepare,
             "options": dict(self.options),
             "versions": dict(self.versions),
             "cuts": {
@@ -138,7 +143,8 @@ class Plan:
                 str(tensor): {int(dim): _cut(entry) for dim, entry in dims.items()}
                 for tensor, dims in document["cuts"].items()
             }
-            return cls(cuts, str(document["fingerprint"]), dict(document["options"]), dict(document["versions"]))
+            fingerprint, prepare = str(document["fingerprint"]), str(document.get("prepare", ""))
+            return cls(cuts, fingerprint, prepare, dict(document["options"]), dict(document["versions"]))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(f"{source}: not a plan ({type(error).__name__}: {error})") from None
 

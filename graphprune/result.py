@@ -40,7 +40,8 @@ class PruneResult:
 
     ``params`` counts the elements of weights, ``bytes`` what all initializers take, ``macs`` multiply-accumulates for
     one sample at typical extents of symbolic dimensions. ``verified`` is None where no proof was asked for;
-    ``max_error`` is the largest difference that the proof saw, relative to the scale of the output. ``seconds`` are
+    ``max_error`` is the largest difference that the proof saw, relative to the scale of the output; ``lossless`` tells
+    that nothing but dead weight went, so that the original itself was compared. ``seconds`` are
     wall-clock times by stage.
     """
 
@@ -54,6 +55,7 @@ class PruneResult:
     ceiling: Ceiling
     verified: bool | None
     max_error: float | None
+    lossless: bool = False
     undeclared: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -70,6 +72,7 @@ class PruneResult:
             "groups": asdict(self.groups),
             "ceiling": asdict(self.ceiling),
             "verified": self.verified,
+            "lossless": self.lossless,
             "max_error": error if error is not None and math.isfinite(error) else None,
             "undeclared": list(self.undeclared),
             "notes": list(self.notes),

@@ -36,7 +36,8 @@ def show_result(terminal: Terminal, result: PruneResult, source: str) -> None:
     if result.undeclared:
         terminal.print(f"kept whole, because nobody declared them: {', '.join(result.undeclared)}")
     if result.verified and result.max_error is not None:
-        terminal.print(f"verified: equal to the masked original (largest error {result.max_error:.1e})")
+        reference = "the original" if result.lossless else "the masked original"
+        terminal.print(f"verified: equal to {reference} (largest error {result.max_error:.1e})")
     elif result.verified is None:
         terminal.print("not verified")
     for note in result.notes:
