@@ -193,7 +193,7 @@ def grouped_query(call: Call) -> list[Axes | None]:
     state, caches = f"b k p! ({d})?, b k p! ({d})?", f"c! ({w})?, c! ({w})?" if rotated else "-?, -?"
     scores = _bias(call, 10, "(k r)")
     rule = Rule(
-        f"{query}, {keys}, {state}, b?, -?, {caches}, -?, {scores}?, (k r)?, -?, -?, "
+        f"{query}, {keys}, {state}, -?, -?, {caches}, -?, {scores}?, (k r)?, -?, -?, "
         f"({d})?, ({d})?, -? "
         f"-> b s (k r {d}), b k t ({d}), b k t ({d}), -",
         sizes={**heads, "m": width // unit, "d": width},

@@ -321,7 +321,7 @@ class _Match:
         outside = {key for pattern in self.results for dim in pattern.dims for n in dim.names for key in self._keys(n)}
         for key, axis in everything.items():
             if key in self.pinned:
-                call.pin(axis, f"axis '{key.strip('*')}' of this operator is fixed")
+                call.pin(axis, "this operator needs all its positions")
             elif self.uses.get(key, 0) == 1 and key in self.where and key not in rule.summed:
                 call.pin(axis, "an axis that occurs in this operand alone")
             elif key in statistics and key in self.where:

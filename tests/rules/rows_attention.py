@@ -84,7 +84,7 @@ def _grouped(width: int, packed: bool = False, rotary: bool = False, **options: 
     caches = [np.cos(angles), np.sin(angles)] if rotary else []
     row(
         f"{_M}GroupQueryAttention", (1, _S, sum(widths) if packed else widths[0]), *keys, *past,
-        data([4], np.int32), data(5, np.int32), *caches,
+        data([[4]] if rotary else [4], np.int32), data(5, np.int32), *caches,
         num_heads=k * r, kv_num_heads=k, results=3, **options, **({"do_rotary": 1} if rotary else {}),
         name="packed" if packed else "",
     )  # fmt: skip
