@@ -74,15 +74,14 @@ class _Masker:
         zero_points = {number: mix.neutral for mix in mixes if mix.kind == "sum" for number, _ in mix.operands}
         mixed = [self._only(mix) for mix in mixes if mix.kind == "statistics"]
         for mix in mixes:
-            only = self._only(mix)
             for number, dim in mix.operands:
                 places = zeroed if mix.kind == "sum" else gathered
                 axes = _axes(call, number)
-                _meet(places, (number, dim), only.mask(self._countable(axes, dim, self.split_operands, number)))
+                _meet(places, (number, dim), self._kept(mix, self._countable(axes, dim, self.split_operands, number)))
             for number, dim in mix.results:
                 made = self.structure.tensors[node.outputs[number].name or ""]
                 assert made is not None
-                _meet(spread, (number, dim), only.mask(self._countable(made, dim, self.split_results, number)))
+                _meet(spread, (number, dim), self._kept(mix, self._countable(made, dim, self.split_results, number)))
         for (number, dim), kept in zeroed.items():
             self._open(number, dim, len(kept))
             rank = len(_axes(call, number)) + ((number, dim) in self.split_operands)
@@ -98,6 +97,11 @@ class _Masker:
                 self._spread(number, dim, kept)
         for only in mixed:
             self._respell(call, only)
+
+    def _kept(self, mix: Mix, axis: Axis) -> Mask:
+        """What the selection keeps of a dimension's ``axis`` as far as it concerns the axis of ``mix``."""
+        whole = axis is self.structure.space.find(mix.axis)
+        return (self.selection if whole else self._only(mix)).mask(axis)
 
     def _only(self, mix: Mix) -> Selection:
         """The part of the selection that concerns the axis of ``mix``, since a dimension may hold other axes too."""
