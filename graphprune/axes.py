@@ -282,7 +282,7 @@ class AxisSpace:
         work.extend(matched)
 
     def _opened(self, a: list[Axis], b: list[Axis]) -> tuple[Axis, Axis]:
-        """Two products whose outermost factors do not divide each other, one of them as the runs that it consists of."""
+        """Two products whose outermost factors do not divide each other, one of them as the runs it consists of."""
         if a[0].size > b[0].size:  # type: ignore[operator]
             a, b = b, a
         singles: list[Axis] = []

@@ -18,7 +18,7 @@ Indices = npt.NDArray[np.intp]
 
 
 class Places:
-    """Where positions of groups stand in an axis: ``index[k]`` of the axis is made from group position ``number[k]``."""
+    """Where positions of groups stand in an axis: ``index[k]`` of it is made from group position ``number[k]``."""
 
     __slots__ = ("index", "number")
 
