@@ -6,6 +6,7 @@ again after each write.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -152,6 +153,30 @@ class Structure:
     def _mixed(self) -> set[Leaf]:
         mixed = (mix.axis for call in self.calls for mix in call.mixes if mix.kind == "statistics")
         return {node for node in self.space.nodes(mixed) if isinstance(node, Leaf)}
+
+    def share(self, axis: Axis, others: Iterable[Axis]) -> bool:
+        """Whether ``axis`` holds a leaf of any of ``others``."""
+        low, high, _ = self._span(axis)
+        near = [other for other in others if self._span(other)[0] <= high and low <= self._span(other)[1]]
+        if not near or self.space.find(axis) in map(self.space.find, near):
+            return bool(near)
+        return not set(self.leaves(axis)).isdisjoint(leaf for other in near for leaf in self.leaves(other))
+
+    @cached_property
+    def _spans(self) -> dict[int, tuple[float, float, Axis]]:
+        return {}
+
+    def _span(self, axis: Axis) -> tuple[float, float, Axis]:
+        """The lowest and the highest number of a leaf of ``axis``, so that most axes are told apart at once."""
+        axis = self.space.find(axis)
+        for node in self.space.postorder(axis, self._spans):
+            if isinstance(node, Leaf):
+                self._spans[id(node)] = (node.number, node.number, node)
+                continue
+            spans = [self._spans[id(part)] for part in self.space.parts(node)]
+            low = min((span[0] for span in spans), default=math.inf)
+            self._spans[id(node)] = (low, max((span[1] for span in spans), default=-1), node)
+        return self._spans[id(axis)]
 
     def free(self, axes: Iterable[Axis]) -> bool:
         """Whether any of ``axes`` has a position that can go."""

@@ -64,16 +64,11 @@ def error_growth(structure: Structure, results: dict[str, tuple[str, ...]]) -> f
     roundings = 0.0
     for call in structure.calls:
         roundings += 1
-        outside = {
-            id(leaf)
-            for name in results.get(call.node, ())
-            for axis in structure.tensors.get(name) or ()
-            for leaf in structure.leaves(axis)
-        }
+        outside = [axis for name in results.get(call.node, ()) for axis in structure.tensors.get(name) or ()]
         for summed in (*call.contractions, *_averaged(call)):
             terms = 1.0
             for axis in summed:
-                if not any(id(leaf) in outside for leaf in structure.leaves(axis)):
+                if not structure.share(axis, outside):
                     terms *= axis.size if isinstance(axis.size, int) else FLOAT_SUMMANDS
             roundings += terms
     return SAFETY * UNIT_ROUNDOFF * float(np.sqrt(roundings))
