@@ -31,9 +31,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What pruning did to the shipped network; accuracy is on ``images`` held-out images, latency for all of them."""
+    """What pruning did to the shipped network.
+
+    Accuracy is on ``images`` held-out images, latency for all of them; ``sizes`` are those of the files, in bytes.
+    """
 
     result: graphprune.PruneResult
+    sizes: tuple[int, int]
     accuracy: tuple[float, float]
     latency: tuple[Latency, Latency]
     images: int
@@ -47,7 +51,7 @@ class Demo:
             Row("accuracy", *self.accuracy, "{:.2%}"),
             Row("parameters", result.params.before, result.params.after, "{:,.0f}"),
             Row("multiply-accumulates", result.macs.before, result.macs.after, "{:,.0f}"),
-            Row("bytes", result.bytes.before, result.bytes.after, "{:,.0f}"),
+            Row("bytes of the file", *self.sizes, "{:,.0f}"),
             Row(f"milliseconds for {self.images} images", before.median * 1e3, after.median * 1e3, "{:.2f}"),
         )
 
@@ -63,8 +67,9 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         slim = Path(folder) / "slim.onnx" if output is None else Path(output)
         result = graphprune.prune(digits_path(), ratio=ratio, output=slim)
+        sizes = digits_path().stat().st_size, slim.stat().st_size
         scores = accuracy(digits_path(), data), accuracy(slim, data)
         before, after = compare(
             [digits_path(), slim], {"images": data.inputs}, warmup=5, repeats=repeats, threads=threads
         )
-    return Demo(result, scores, (before, after), len(data.labels))
+    return Demo(result, sizes, scores, (before, after), len(data.labels))

@@ -91,6 +91,7 @@ def test_no_arguments_show_the_commands(run: Run) -> None:
         ("prune MODEL -o OUT -p canonicalize --ratio 0.5", "the pipeline has no 'prune' without options"),
         ("prune MODEL -o MODEL --ratio 0.5", "the output is the input"),
         ("prune MODEL -o . --ratio 0.5", "the output is a folder"),
+        ("prune MODEL -o OUT --ratio 0.5 --plan OUT", "named for two outputs"),
         ("prune MODEL --no-such-option", "No such option: --no-such-option"),
         ("explain MODEL nothing_like_it", "there is no tensor 'nothing_like_it'"),
         ("inspect MODEL --format poem", "poem"),

@@ -16,7 +16,7 @@ from graphprune.commands.options import (
     Output,
     Quiet,
     Seed,
-    check_output,
+    check_outputs,
     parse_dims,
 )
 from graphprune.commands.result import show_result, write_report
@@ -47,9 +47,7 @@ def command(
     """Cut from MODEL what PLAN says: the model it was made for, or another of the same structure."""
     if output is None:
         raise UsageError("where to? Give --output OUT")
-    for written in (output, report):
-        if written is not None:
-            check_output(written, model, plan)
+    check_outputs((output, report), model, plan)
     from graphprune.api import apply
 
     terminal = Terminal(json, quiet)

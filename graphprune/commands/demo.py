@@ -46,6 +46,7 @@ def command(
 
     document = {
         **found.result.to_dict(),
+        "output": None if output is None else str(output),
         "accuracy": {"before": found.accuracy[0], "after": found.accuracy[1]},
         "latency": {"before": asdict(found.latency[0]), "after": asdict(found.latency[1])},
         "images": found.images,

@@ -21,6 +21,7 @@ __all__ = [
     "Quiet",
     "Seed",
     "check_output",
+    "check_outputs",
     "parse_dims",
     "parse_ratios",
     "parse_share",
@@ -96,6 +97,23 @@ def parse_ratios(texts: Iterable[str] | None) -> dict[str, float]:
             raise UsageError(f"--group: '{text}' is not PATTERN=RATIO")
         ratios[pattern] = parse_share(share, "--group")
     return ratios
+
+
+def check_outputs(outputs: Iterable[Path | None], *inputs: Path) -> None:
+    """Refuse, before any work is done, files to write that cannot be written or would replace each other.
+
+    Raises:
+        UsageError: two of them are one file, or one is a folder or an input.
+        ModelError: the folder of one does not exist or is not writable.
+    """
+    written: set[Path] = set()
+    for output in outputs:
+        if output is None:
+            continue
+        check_output(output, *inputs)
+        if output.resolve() in written:
+            raise UsageError(f"{output}: named for two outputs, which would replace each other; name another file")
+        written.add(output.resolve())
 
 
 def check_output(output: Path, *inputs: Path) -> None:

@@ -17,7 +17,7 @@ from graphprune.commands.options import (
     Output,
     Quiet,
     Seed,
-    check_output,
+    check_outputs,
     parse_dims,
     parse_ratios,
     parse_share,
@@ -129,9 +129,7 @@ def command(
         raise UsageError("how much? Give --ratio, --macs, --params or --bytes, or a --pipeline")
     if output is None and not dry_run:
         raise UsageError("where to? Give --output OUT, or --dry-run to write nothing")
-    for written in (output, plan, report):
-        if written is not None:
-            check_output(written, model)
+    check_outputs((output, plan, report), model)
     from graphprune.api import prune
 
     terminal = Terminal(json, quiet)
