@@ -210,6 +210,8 @@ def _check_signature(scope: Scope, label: str, node: onnx.NodeProto) -> None:
     if domain not in STANDARD or (node.domain, node.op_type) in scope.functions or node.ByteSize() > SMALL_NODE:
         return
     if not onnx.defs.has(node.op_type, scope.opsets[domain], domain):
+        if onnx.defs.has(node.op_type, domain):
+            raise scope.fail(f"{label} is of an operator that operator set {scope.opsets[domain]} does not have yet")
         return
     # ONNX Runtime runs some deprecated operators, such as the first GroupNormalization.
     if onnx.defs.get_schema(node.op_type, scope.opsets[domain], domain).deprecated:

@@ -29,6 +29,7 @@ __all__ = [
 MAX_ELEMENTS = 1 << 48
 MAX_RANK = 64
 MAX_DEPTH = 16
+MAX_LIST = 1 << 24
 ATTRIBUTE_BOUNDS = {"axis": (-MAX_RANK, MAX_RANK), "batch_dims": (0, MAX_RANK), "num_outputs": (1, 1 << 16)}
 """Attributes whose values onnx's shape inference indexes with unchecked: beyond these it crashes or does not end."""
 
@@ -105,6 +106,8 @@ def check_type(scope: Scope, what: str, proto: onnx.TypeProto, depth: int = 0) -
         check_text(scope, what, *(dim.dim_param for dim in proto.tensor_type.shape.dim))
         if math.prod(size for size in sizes if size > 0) > MAX_ELEMENTS or len(sizes) > MAX_RANK:
             raise scope.fail(f"{what} has the impossible shape {sizes}")
+        if len(proto.tensor_type.shape.dim) == 1 and max(sizes, default=0) > MAX_LIST:
+            raise scope.fail(f"{what} lists {sizes[0]} numbers, too many to follow", "make its dimension symbolic")
     elif kind == "map_type":
         raise scope.fail(f"{what} is a map, which is not supported", "remove the post-processing that makes it")
     elif kind in ("sequence_type", "optional_type"):

@@ -245,6 +245,10 @@ BAD: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "opset zero": (lambda m: setattr(m.opset_import[0], "version", 0), "below 1"),
     "two opsets": (lambda m: m.opset_import.append(helper.make_opsetid("", 16)), "contradictory"),
     "no opset": (lambda m: m.opset_import.pop(0), "no operator set is imported"),
+    "operator of a later set": (
+        lambda m: [setattr(m.graph.node[1], "op_type", "Mish"), setattr(m.opset_import[0], "version", 17)],
+        "operator set 17 does not have yet",
+    ),
     "domain not imported": (lambda m: setattr(m.graph.node[1], "domain", "nowhere"), "'nowhere'"),
     "no operator": (lambda m: setattr(m.graph.node[1], "op_type", ""), "no operator type"),
     "training": (lambda m: m.training_info.add(), "training_info"),
@@ -333,6 +337,7 @@ NATIVE: dict[str, tuple[str, str]] = {
     "many parts": ("y = Split <num_outputs = 2147483648> (x)", "no tensor allows"),
     "more outputs than parts": ("y, z, t = Split <num_outputs = 2> (x)", "3 outputs but num_outputs is 2"),
     "endless equation": ('y = Einsum <equation = "-"> (x)', "equation"),
+    "endless list": ("y = Cast <to = 7> (s)", "make its dimension symbolic"),
     "long shape": ("y = ConstantOfShape (s)", "more than 64 numbers"),
 }
 
@@ -340,7 +345,7 @@ NATIVE: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize("name", NATIVE)
 def test_what_would_end_the_process_in_shape_inference_is_refused_before(name: str) -> None:
     node, words = NATIVE[name]
-    inputs = "float[2, 6] x, float[6] w, int64[2, 1] i, int64[8589934592] s"
+    inputs = f"float[2, 6] x, float[6] w, int64[2, 1] i, int64[{2**33 if name == 'endless list' else 65}] s"
     text = f'<ir_version: 10, opset_import: ["" : 18]> graph ({inputs}) => (float y) {{ {node} }}'
     assert words in refusal(onnx.parser.parse_model(text))
 
