@@ -145,8 +145,8 @@ class Reader:
                 results = list(binding.rule(call))
                 self._pin_unrelated(call)
             self._check(call, results)
-        except (Declined, ArithmeticError, LookupError, TypeError, ValueError) as error:
-            # Ranks and shapes that the graph states wrongly make rules index and pair what is not there.
+        except (Declined, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # Ranks, shapes and attributes that the graph states wrongly make rules index and pair what is not there.
             reason = str(error) if isinstance(error, Declined) else "its operands do not fit its rule"
             if read_body is not None:
                 onnx_bodies.pin_bodies(self, node, call)
