@@ -47,6 +47,7 @@ _declare("makes numbers of its own", "Range", "com.microsoft")
 _declare("makes a filter bank", "MelWeightMatrix")
 _declare("places count over the whole tensor", "MaxUnpool")
 _declare("class numbers address its axes", "NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss")
+_declare("from before opset 7", "DynamicSlice GivenTensorFill GRUUnit")
 _declare("a diagonal over both axes", "EyeLike")
 
 _SEQUENCE = "tensors in sequences are not followed"

@@ -49,6 +49,7 @@ bind(
     UNARY,
 )
 bind("onnx.Cast onnx.BitCast onnx.Bernoulli", UNARY)
+bind("onnx.Affine onnx.ParametricSoftplus onnx.Scale onnx.ScaledTanh", UNARY)  # before opset 7; runtimes keep them
 bind("onnx.Identity", UNARY)
 bind("onnx.Clip onnx.Dropout", first_only)
 bind("onnx.CastLike", cast_like, "input target_type")

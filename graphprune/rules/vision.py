@@ -17,6 +17,8 @@ bind("onnx.RoiAlign", Rule("n! c h! w!, r! 4!, r -> r c y x"), "X rois batch_ind
 bind("onnx.MaxRoiPool", Rule("n! c h! w!, r! 5! -> r c y x"), "X rois")
 bind("com.microsoft.CropAndResize", Rule("n! c h! w!, r! 4!, r, - -> r c y x"), "X rois batch_indices crop_size")
 bind("com.microsoft.MaxpoolWithMask", Rule("n c *s, - -> n c *t"), "X M")
+bind("onnx.Crop", Rule("n c *s! -> n c *t"), "input")
+bind("onnx.ImageScaler", Rule("n c! *s -> n c *s"), "input")
 bind("onnx.Det", Rule("*n i! j! -> *n"), "X")
 bind("com.microsoft.Inverse", Rule("*n i! j! -> *n i j"), "X")
 

@@ -13,6 +13,8 @@ rows(
     "ThresholdedRelu Identity com.microsoft.QuickGelu com.microsoft.Gelu",
     (2, 5, 3),
 )
+rows("Affine ParametricSoftplus ScaledTanh", (2, 5, 3), opset=7, alpha=0.5, beta=0.25)
+row("Scale", (2, 5, 3), reference=lambda x, scale: x * scale, scale=2.0)
 rows("Log Sqrt", positive(2, 5, 3))
 row("Acosh", positive(2, 5, 3) + 1)
 row("Swish", (2, 5, 3), opset=24)

@@ -21,6 +21,8 @@ row(
 )
 row(f"{_M}CropAndResize", (2, 3, 4, 5), _rois / 4, data([0, 1, 0], np.int32), data([2, 2], np.int32))
 row(f"{_M}MaxpoolWithMask", (2, 3, 4, 5), data([[[[1, 1, 1, 1, 1]] * 4]], np.int32), kernel_shape=[2, 2])
+row("Crop", (2, 3, 6, 5), border=[1, 1, 1, 1], opset=7)
+row("ImageScaler", (2, 3, 4, 5), bias=[0.1, 0.2, 0.3], scale=0.5, opset=7)
 row("Det", (2, 3, 4, 4))
 row(f"{_M}Inverse", (2, 3, 4, 4))
 row("Col2Im", (2, 3 * 4, 6), const([3, 4]), const([2, 2]))
