@@ -38,9 +38,11 @@ def slice_model(model: ir.Model, structure: Structure, selection: Selection) -> 
         for name, value in graph.initializers.items():
             changed |= _slice_initializer(value, structure.tensors.get(name), selection)
     nodes = {node.name: node for graph in everything for node in graph}
+    taken: set[str | None] = {value.name for node in nodes.values() for value in node.outputs}
+    taken.update(name for graph in everything for name in graph.initializers)
     for call in structure.calls:
         if call.sites:
-            changed |= _Sites(model, nodes[call.node], call, selection).rewrite()
+            changed |= _Sites(model, nodes[call.node], call, selection, taken).rewrite()
     for graph in everything:
         for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
             _reshape(value, structure.tensors.get(value.name or ""), selection)
@@ -92,8 +94,10 @@ def _dim(axis: Axis, dim: int | ir.SymbolicDim, selection: Selection) -> int | i
 class _Sites:
     """The numbers in one node that spell sizes."""
 
-    def __init__(self, model: ir.Model, node: ir.Node, call: Call, selection: Selection) -> None:
-        self.model, self.node, self.call, self.selection = model, node, call, selection
+    def __init__(
+        self, model: ir.Model, node: ir.Node, call: Call, selection: Selection, taken: set[str | None]
+    ) -> None:
+        self.model, self.node, self.call, self.selection, self.taken = model, node, call, selection, taken
 
     def rewrite(self) -> bool:
         """Set all numbers to what they must be; tells whether any changed."""
@@ -197,26 +201,35 @@ class _Sites:
         self.node.replace_input_with(index, self._constant(f"{value.name}__{self.node.name}", array))
 
     def _constant(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
+        name = self._fresh(name)
         tensor = ir.tensor(array, name=name)
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.model.graph.initializers[name] = value
         return value
 
+    def _fresh(self, name: str) -> str:
+        """Take ``name``, or the first of its numbered forms that nothing is called: an earlier cut may have it."""
+        candidate, count = name, 0
+        while candidate in self.taken:
+            count += 1
+            candidate = f"{name}_{count}"
+        self.taken.add(candidate)
+        return candidate
+
     def _overwrite(self, index: int, value: ir.Value, length: int, numbers: dict[int, int]) -> None:
-        """Replace some elements of a computed vector: Where(mask, numbers, computed)."""
-        mask, literal = np.zeros(length, dtype=np.bool_), np.zeros(length, dtype=np.int64)
-        for position, number in numbers.items():
-            mask[position], literal[position] = True, number
-        base = f"{self.node.name}__size{index}"
-        where = ir.node(
-            "Where",
-            inputs=[self._constant(f"{base}_mask", mask), self._constant(f"{base}_number", literal), value],
-            name=base,
-        )
-        where.outputs[0].name = base
-        where.outputs[0].type = value.type
-        where.outputs[0].shape = ir.Shape([length])
+        """Replace some elements of a computed vector: Gather(Concat(computed, numbers), places), old opsets too."""
+        places = np.arange(length)
+        places[list(numbers)] = length + np.arange(len(numbers))
+        literal = np.asarray(list(numbers.values()), dtype=np.int32 if value.dtype == ir.DataType.INT32 else np.int64)
+        base = self._fresh(f"{self.node.name}__size{index}")
+        both = [value, self._constant(f"{base}_numbers", literal)]
+        joined = ir.node("Concat", both, {"axis": 0}, name=f"{base}_joined")
+        chosen = [joined.outputs[0], self._constant(f"{base}_places", places)]
+        gather = ir.node("Gather", chosen, {"axis": 0}, name=base)
+        for node, size in ((joined, length + len(numbers)), (gather, length)):
+            node.outputs[0].name, node.outputs[0].type = node.name, value.type
+            node.outputs[0].shape = ir.Shape([size])
         graph = self.node.graph
         assert graph is not None
-        graph.insert_before(self.node, where)
-        self.node.replace_input_with(index, where.outputs[0])
+        graph.insert_before(self.node, [joined, gather])
+        self.node.replace_input_with(index, gather.outputs[0])
