@@ -27,6 +27,7 @@ from graphprune.passes.names import unique_names
 from graphprune.passes.noops import name_cast_types, remove_noops
 from graphprune.passes.shape_facts import fix_static_shapes
 from graphprune.passes.split_sizes import write_split_sizes
+from graphprune.passes.squeezed_dims import write_squeezed_dims
 from graphprune.passes.strided_gathers import spell_strided_gathers
 
 __all__ = ["Canonicalize", "canonicalize"]
@@ -65,6 +66,7 @@ class Canonicalize(Pass):
             counts.update(eliminate_dead_nodes(model))
         counts["written attention scales"] = write_attention_scales(model)
         counts["written split sizes"] = write_split_sizes(model)
+        counts["written squeezed dimensions"] = write_squeezed_dims(model)
         counts["cloned constants"] = clone_shared_constants(model)
         done = {name: count for name, count in counts.items() if count}
         notes = (

@@ -139,6 +139,8 @@ def squeeze(call: Call) -> list[Axes | None]:
     x = call.axes(0)
     dims = dims_operand(call)
     gone = {d % len(x) for d in dims} if dims is not None else {d for d, axis in enumerate(x) if axis.size == 1}
+    if dims is None:
+        call.pin(x, "would be squeezed too if one position were left, since the dimensions are not said")
     for dim in gone:
         if x[dim] is not ONE:
             call.pin(x[dim], "a dimension that is squeezed")
