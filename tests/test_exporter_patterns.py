@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 from onnx_models import parse
 
 import graphprune
@@ -144,3 +145,43 @@ def test_another_name_for_a_known_size_is_no_news() -> None:
         all=np.array([HEADS * WIDTH]),
     )
     assert _pruned(model)["w"] == (5, 2 * 3)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        "Conv<kernel_shape = [1, 1]>(h, v)",
+        "Conv<pads = [1, 1, 1, 1]>(h, v3)",
+        'Conv<auto_pad = "SAME_UPPER">(h, v3)',
+        "MaxPool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(h)",
+    ],
+)
+def test_a_window_that_keeps_space_keeps_its_symbols(window: str) -> None:
+    model = parse(
+        f"""agraph (float[b, 3, H, W] x) => (float[b, 5, 1] y) {{
+            h = Conv<strides = [2, 2]>(x, w)
+            c = {window}
+            shape = Shape(h)
+            n = Gather<axis = 0>(shape, zero)
+            rows = Gather<axis = 0>(shape, two)
+            columns = Gather<axis = 0>(shape, three)
+            places = Mul(rows, columns)
+            heads = Mul(n, four)
+            target = Concat<axis = 0>(heads, width, places)
+            t = Reshape(c, target)
+            s = ReduceSum<keepdims = 1>(t, last)
+            back = Concat<axis = 0>(n, all, one)
+            u = Reshape(s, back)
+            y = MatMul(o, u)
+        }}""",
+        **_weights(w=(24, 3, 3, 3), v=(24, 24, 1, 1), v3=(24, 24, 3, 3), o=(5, 24)),
+        zero=np.array([0]),
+        one=np.array([1]),
+        two=np.array([2]),
+        three=np.array([3]),
+        four=np.array([HEADS]),
+        width=np.array([WIDTH]),
+        all=np.array([HEADS * WIDTH]),
+        last=np.array([2]),
+    )
+    assert _pruned(model)["o"] == (5, 2 * 3)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from graphprune.rules.call import Call
 from graphprune.rules.table import Rule, bind
+from graphprune.rules.windows import sliding
 
 _GROUPED = {"g": "group"}
 _CONV_MACS = ("n g i o *k *t",)
 
 CONVOLUTION = Rule(
-    "n (g i) *s, (g o) i *k, (g o)? -> n (g o) *t", sizes=_GROUPED, sites={"group": "g"}, macs=_CONV_MACS
+    sliding("n (g i) *s, (g o) i *k, (g o)? -> n (g o) *t"), sizes=_GROUPED, sites={"group": "g"}, macs=_CONV_MACS
 )
 FUSED_CONVOLUTION = Rule(
-    "n (g i) *s, (g o) i *k, (g o)?, n (g o) *t!? -> n (g o) *t",
+    sliding("n (g i) *s, (g o) i *k, (g o)?, n (g o) *t!? -> n (g o) *t"),
     sizes=_GROUPED,
     sites={"group": "g"},
     macs=_CONV_MACS,

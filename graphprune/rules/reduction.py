@@ -10,8 +10,9 @@ from graphprune.axes import ONE, Axis
 from graphprune.rules.call import Axes, Call, InputTarget, Mix
 from graphprune.rules.layout import dims_operand
 from graphprune.rules.table import Rule, bind
+from graphprune.rules.windows import sliding
 
-POOLING = Rule("n c *s -> n c *t")
+POOLING = Rule(sliding("n c *s -> n c *t"))
 
 
 def _reduce(call: Call, kind: str) -> list[Axes | None]:
