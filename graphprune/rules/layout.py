@@ -215,12 +215,13 @@ def depth_to_space(call: Call) -> list[Axes | None]:
 
 
 def space_to_depth(call: Call) -> list[Axes | None]:
-    """New channels are block rows, block columns, and the old channels."""
+    """New channels are block rows, block columns, and the old channels (DCR), or old channels first (CRD)."""
     n, c, *space = call.axes(0)
     call.pin(space, "space that moves into channels")
     block = int(call.attribute("blocksize"))
     blocks = call.fixed(block * block, "the block of SpaceToDepth")
-    return [(n, call.space.product([blocks, c]), *_spatial(call, 2))]
+    parts = [c, blocks] if call.attribute("mode", "DCR") == "CRD" else [blocks, c]
+    return [(n, call.space.product(parts), *_spatial(call, 2))]
 
 
 def _spatial(call: Call, count: int) -> list[Axis]:

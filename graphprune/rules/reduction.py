@@ -84,19 +84,20 @@ def pooling(call: Call) -> list[Axes | None]:
 
 
 def resize(call: Call) -> list[Axes | None]:
-    """Dimensions whose size stays are left alone; the others are space."""
+    """Dimensions whose size stays are left alone, unless all share one scale; the others are space."""
     x = call.axes(0)
     known = call.result()
     listed = call.attribute("axes")
     dims = [dim % len(x) for dim in listed] if listed is not None else list(range(len(x)))
     sizes_at, scales = _sizes_and_scales(call)
+    apart = call.attribute("keep_aspect_ratio_policy", "stretch") == "stretch"
     result: list[Axis] = list(x)
     for index, dim in enumerate(dims):
         axis = x[dim]
         stays = (known is not None and known[dim] == axis.size) or (scales is not None and scales[index] == 1)
         if sizes_at is not None and not stays:
             stays = call.elements(sizes_at)[index].value == axis.size
-        if stays:
+        if stays and apart:
             if sizes_at is not None and axis is not ONE:
                 call.site(InputTarget(sizes_at, index), axis)
             continue

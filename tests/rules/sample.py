@@ -259,3 +259,15 @@ def random(shape: Sequence[int], dtype: npt.DTypeLike = np.float32, seed: int = 
 
 
 bfloat16 = np.dtype(ml_dtypes.bfloat16)
+
+
+def differ(a: Array | None, b: Array | None, relative: float, absolute: float | None = None) -> bool:
+    """Whether two results are not the same up to rounding."""
+    if a is None or b is None:
+        return False
+    if a.shape != b.shape:
+        return True
+    if a.dtype.kind in "OUST":
+        return not np.array_equal(a, b)
+    left, right = (np.asarray(side, np.complex128) for side in (a, b))
+    return not np.allclose(left, right, rtol=relative, atol=relative if absolute is None else absolute, equal_nan=True)

@@ -13,7 +13,6 @@ import itertools
 import os
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 from onnxruntime.capi import _pybind_state as runtime
@@ -23,7 +22,7 @@ from graphprune.rules.opaque import is_opaque
 from rules.notation import line
 from rules.row_check import erased, selections, zeroed
 from rules.rows import ROWS
-from rules.sample import Array, Sample, read, settle, signed, symbolic
+from rules.sample import Sample, differ, read, settle, signed, symbolic
 
 GOLDEN = Path(__file__).with_name("rows.txt")
 
@@ -35,17 +34,6 @@ def labels() -> list[str]:
         number = counts[sample.label] = counts.get(sample.label, 0) + 1
         result.append(sample.label if number == 1 else f"{sample.label} #{number}")
     return result
-
-
-def differ(a: Array | None, b: Array | None, relative: float, absolute: float | None = None) -> bool:
-    if a is None or b is None:
-        return False
-    if a.shape != b.shape:
-        return True
-    if a.dtype.kind in "OUST":
-        return not np.array_equal(a, b)
-    left, right = (np.asarray(side, np.complex128) for side in (a, b))
-    return not np.allclose(left, right, rtol=relative, atol=relative if absolute is None else absolute, equal_nan=True)
 
 
 @pytest.mark.parametrize("sample", ROWS, ids=labels())
