@@ -6,6 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from graphprune.errors import ModelError
+from graphprune.frontends.onnx_attributes import held
 from graphprune.frontends.onnx_walk import graphs, nodes
 from graphprune.passes.tensors import Names, alias, rename
 
@@ -141,7 +142,7 @@ def _liftable(node: ir.Node) -> bool:
 def _tensor(attribute: ir.Attr) -> ir.TensorProtocol:
     """Return what a Constant node's attribute holds."""
     if attribute.name == "value":
-        return attribute.as_tensor()
+        return held(attribute)
     dtype = _ELEMENTS[attribute.name]
     if dtype != ir.DataType.STRING:
         return ir.tensor(attribute.value, dtype=dtype)

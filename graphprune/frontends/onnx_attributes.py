@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-__all__ = ["integer", "integers", "tensor"]
+__all__ = ["held", "integer", "integers", "tensor"]
 
 
 def integer(node: ir.Node, name: str, default: int) -> int:
@@ -22,7 +22,13 @@ def integers(node: ir.Node, name: str) -> list[int] | None:
 def tensor(node: ir.Node, name: str) -> ir.TensorProtocol | None:
     """Return a tensor attribute of ``node``."""
     attribute = _given(node, name, ir.AttributeType.TENSOR)
-    return None if attribute is None else attribute.as_tensor()
+    return None if attribute is None else held(attribute)
+
+
+def held(attribute: ir.Attr) -> ir.TensorProtocol:
+    """Return the tensor in an attribute known to hold one; ``as_tensor`` asks again, at length."""
+    found: ir.TensorProtocol = attribute.value
+    return found
 
 
 def _given(node: ir.Node, name: str, kind: ir.AttributeType) -> ir.Attr | None:

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphprune.frontends.messages import model_error
+from graphprune.frontends.onnx_attributes import held
 
 __all__ = ["CONTRACTIONS", "byte_size", "check_extent", "check_finite", "chunks", "graphs", "locate", "tensors"]
 
@@ -114,7 +115,7 @@ def tensors(model: ir.Model, *, constants_only: bool = False) -> Iterator[tuple[
                 if attribute.is_ref() or attribute.value is None:
                     continue
                 if attribute.type == ir.AttributeType.TENSOR:
-                    yield what, attribute.as_tensor()
+                    yield what, held(attribute)
                 elif attribute.type == ir.AttributeType.TENSORS:
                     yield from ((what, tensor) for tensor in attribute.as_tensors())
 

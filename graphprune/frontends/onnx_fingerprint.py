@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
+from graphprune.frontends.onnx_attributes import held
 from graphprune.frontends.onnx_data import byte_size, graphs
 
 __all__ = ["fingerprint"]
@@ -77,7 +78,7 @@ def _describe(graph: ir.Graph) -> Iterator[tuple[object, ...]]:
 def _attribute_tensors(attribute: ir.Attr) -> list[ir.TensorProtocol]:
     if attribute.is_ref() or attribute.type not in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
         return []
-    return [attribute.as_tensor()] if attribute.type == ir.AttributeType.TENSOR else list(attribute.as_tensors())
+    return [held(attribute)] if attribute.type == ir.AttributeType.TENSOR else list(attribute.as_tensors())
 
 
 def _bytes(tensor: ir.TensorProtocol) -> int:

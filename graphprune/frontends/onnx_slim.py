@@ -88,7 +88,7 @@ def _write_big_constant(node: ir.Node, proto: onnx.GraphProto) -> bool:
     attribute = node.attributes.get("value")
     if attribute is None or attribute.is_ref() or attribute.type != ir.AttributeType.TENSOR:
         return False
-    tensor = attribute.as_tensor()
+    tensor = onnx_attributes.held(attribute)
     if tensor.size <= _DATA_LIMIT:
         return False
     info = proto.value_info.add(name=node.outputs[0].name or "")
