@@ -147,7 +147,8 @@ def _failure(error: BaseException) -> _Failure:
     if hasattr(error, "format_message"):  # what typer raises has had several base classes over its versions
         context = getattr(error, "ctx", None)
         help_command = f"{context.command_path if context else 'graphprune'} --help"
-        message = f"{_line(error.format_message()).rstrip('.')} (see `{help_command}`)"
+        said = _line(error.format_message()).replace(": Value error, ", ": ").rstrip(".")
+        message = f"{said} (see `{help_command}`)"
         return _Failure(2, "UsageError", message, error)
     if isinstance(error, MemoryError):
         return _Failure(ModelError.exit_code, kind, "not enough memory for this model", error)
