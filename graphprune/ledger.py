@@ -14,6 +14,8 @@ __all__ = ["Ceiling", "LedgerEntry", "ceiling", "ledger"]
 _INTERFACE = frozenset({"graph input", "graph output"})
 _OWN = frozenset({"an axis that occurs in this operand alone", "a size of this operator's own", "a fixed factor"})
 """Reasons that pin an operator's own axes, such as those of a convolution's kernel: true, but never what locks it."""
+_HERE = _OWN | {"this operator needs all its positions"}
+"""The same of an operator that reads the tensor itself, where its rule keeps an axis such as a direction whole."""
 _NOBODY = Pin("", "", "no group has a part in it")
 _SCALAR = Pin("", "", "single numbers")
 
@@ -100,5 +102,5 @@ def ledger(cost: CostModel) -> list[LedgerEntry]:
 def _cause(leaves: Iterable[Leaf], nodes: set[str]) -> Pin:
     """The pin to blame for ``leaves`` staying whole in the operators ``nodes``."""
     pins = list(dict.fromkeys(pin for leaf in leaves for pin in leaf.pins))
-    outside = [pin for pin in pins if pin.node not in nodes or pin.reason not in _OWN]
-    return next((pin for pin in outside if pin.op not in _INTERFACE), (outside or pins or [_NOBODY])[0])
+    outside = [pin for pin in pins if pin.node not in nodes or pin.reason not in _HERE]
+    return min(outside or pins or [_NOBODY], key=lambda pin: (pin.reason in _OWN, pin.op in _INTERFACE))

@@ -8,6 +8,10 @@ import pytest
 from onnx_models import parse
 
 import graphprune
+from graphprune.cost import CostModel
+from graphprune.frontends.onnx_reader import read
+from graphprune.ledger import ledger
+from graphprune.passes import canonicalize
 
 HEADS, WIDTH = 4, 6
 
@@ -185,3 +189,19 @@ def test_a_window_that_keeps_space_keeps_its_symbols(window: str) -> None:
         last=np.array([2]),
     )
     assert _pruned(model)["o"] == (5, 2 * 3)
+
+
+def test_the_interface_is_to_blame_before_a_kernel_of_another_operator() -> None:
+    model = parse(
+        """agraph (float[1, 4, 8] x, float x0) => (float[1, 4, 6] y, float[1, 5, 1] z) {
+            k = Mul(w, x0)
+            y = Conv(x, k)
+            h = Conv(x, v)
+            r = GlobalAveragePool(h)
+            z = Conv(r, u)
+        }""",
+        **_weights(w=(4, 4, 3), v=(6, 4, 1), u=(5, 6, 1)),
+    )
+    canonicalize(model)
+    reasons = {entry.op for entry in ledger(CostModel(read(model)))}
+    assert reasons <= {"graph input", "graph output", ""}
