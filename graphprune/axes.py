@@ -198,14 +198,16 @@ class AxisSpace:
 
     def leaves(self, axis: Axis) -> list[Leaf]:
         """The distinct leaves of ``axis`` in order of appearance."""
+        axis = self.find(axis)
+        if isinstance(axis, Leaf):
+            return [axis]
         return [node for node in self.postorder(axis) if isinstance(node, Leaf)]
 
     # -- relating -------------------------------------------------------------------------------------------------
 
     def pin(self, axis: Axis, pin: Pin) -> None:
         """Keep all positions of ``axis``, for the reason ``pin``."""
-        axis = self.find(axis)
-        for leaf in (axis,) if isinstance(axis, Leaf) else self.leaves(axis):
+        for leaf in self.leaves(axis):
             if len(leaf.pins) < MAX_PINS and pin not in leaf.pins:
                 leaf.pins += (pin,)
 

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 __all__ = ["Size", "Symbolic", "divide", "fresh", "is_fresh", "named", "product_size", "symbol"]
@@ -40,6 +41,7 @@ Size: TypeAlias = int | Symbolic
 _PRODUCT = re.compile(r"\w+( ?\* ?\w+)+")
 
 
+@lru_cache(4096)
 def named(name: str) -> Size:
     """The size of a dimension that a host calls ``name``; exporters spell products.
 

@@ -218,6 +218,8 @@ class Reader:
 
     def _refined(self, call: Call, value: ir.Value, axes: Axes | None) -> Axes | None:
         """Axes of a result, with what the graph states about symbolic dimensions put in."""
+        if axes is not None and all(isinstance(axis.size, int) for axis in axes):
+            return axes
         stated = sizes_of(value)
         if axes is None or stated is None:
             return axes if stated is None else tuple(call.fixed(size, "an unknown axis") for size in stated)
