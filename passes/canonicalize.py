@@ -25,6 +25,7 @@ from graphprune.passes.lift import (
 )
 from graphprune.passes.names import unique_names
 from graphprune.passes.noops import name_cast_types, remove_noops
+from graphprune.passes.sequences import resolve_sequences
 from graphprune.passes.shape_facts import fix_static_shapes
 from graphprune.passes.split_sizes import write_split_sizes
 from graphprune.passes.squeezed_dims import write_squeezed_dims
@@ -90,6 +91,7 @@ def _simplify(model: ir.Model, counts: Counter[str]) -> None:
                 "named cast types": name_cast_types(model),
                 "fixed static shapes": fix_static_shapes(model),
                 "folded constants": fold_constants(model),
+                "resolved sequences": resolve_sequences(model),
                 "spelled strided lookups": spell_strided_gathers(model),
                 "removed no-ops": remove_noops(model),
             }

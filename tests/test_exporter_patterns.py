@@ -205,3 +205,34 @@ def test_the_interface_is_to_blame_before_a_kernel_of_another_operator() -> None
     canonicalize(model)
     reasons = {entry.op for entry in ledger(CostModel(read(model)))}
     assert reasons <= {"graph input", "graph output", ""}
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+def test_channels_that_pass_through_a_sequence_are_free(opset: int) -> None:
+    model = parse(
+        """agraph (float[b, 5] x) => (float[b, 3] y) {
+            h = MatMul(x, w)
+            parts = SplitToSequence<axis = 1>(h, lengths)
+            p = SequenceAt(parts, zero)
+            q = SequenceAt(parts, last)
+            r = Relu(p)
+            empty = SequenceEmpty()
+            one = SequenceInsert(empty, q)
+            two = SequenceInsert(one, r, zero)
+            c = ConcatFromSequence<axis = 1>(two)
+            halves = SplitToSequence<axis = 1>(c, half)
+            e = SequenceAt(halves, zero)
+            f = SequenceAt(halves, last)
+            pair = SequenceConstruct(f, e)
+            d = ConcatFromSequence<axis = -1>(pair)
+            y = MatMul(d, o)
+        }""",
+        opset,
+        **_weights(w=(5, 12), o=(12, 3)),
+        lengths=np.array([4, 8]),
+        half=np.array(6),
+        zero=np.array(0),
+        last=np.array(-1),
+    )
+    shapes = _pruned(model)
+    assert (shapes["w"], shapes["o"]) == ((5, 6), (6, 3))
