@@ -274,7 +274,7 @@ def _run(
         params=Change(before.params, after.params),
         macs=Change(before.macs, after.macs),
         bytes=Change(before.bytes, after.bytes),
-        groups=GroupCount(before.groups, _groups_cut(context)),
+        groups=_group_count(before.groups, context),
         ceiling=before.ceiling,
         verified=None if not proofs else all(proof.ok for proof in proofs),
         max_error=max((proof.max_error for proof in proofs or ()), default=None),
@@ -321,10 +321,14 @@ _HOUSEKEEPING = frozenset({"canonicalize", "eliminate-dead-nodes", "merge-clones
 """Passes that run for every plan, or change nothing that it names."""
 
 
-def _groups_cut(context: passes.Context) -> int:
-    return sum(
-        decision.selection.cuts(group.leaf) for decision in context.decisions for group in decision.structure.groups
-    )
+def _group_count(before: int, context: passes.Context) -> GroupCount:
+    """Groups of the step that cut most of them; a pass may divide groups, so that there are more than ``before``."""
+    counts = [
+        (sum(decision.selection.cuts(group.leaf) for group in decision.structure.groups), decision)
+        for decision in context.decisions
+    ]
+    cut, decision = max(counts, key=lambda each: each[0], default=(0, None))
+    return GroupCount(before if decision is None else len(decision.structure.groups), cut)
 
 
 def _plan(context: passes.Context, mark: str, steps: Sequence[passes.Pass]) -> Plan | None:

@@ -28,7 +28,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class GroupCount:
-    """How many groups there are, and how many lost positions."""
+    """How many groups there are, and how many lost positions: in the step of the pipeline that cut most of them."""
 
     total: int
     cut: int

@@ -202,6 +202,12 @@ def test_a_pipeline_takes_the_options_beside_it(run: Run, tmp_path: Path) -> Non
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
+def test_groups_are_counted_where_they_are_cut(run: Run, tmp_path: Path) -> None:
+    steps = "prune{ratio=0.3}, prune{ratio=0.3}"
+    groups = run("prune", DIGITS, "-o", tmp_path / "slim.onnx", "-p", steps, "--json").document["groups"]
+    assert groups == {"total": 8, "cut": 8}
+
+
 def test_a_target_is_met(run: Run, tmp_path: Path) -> None:
     answer = run("prune", DIGITS, "-o", tmp_path / "slim.onnx", "--macs", "40%", "--scope", "global", "--json")
     macs = answer.document["macs"]
