@@ -295,6 +295,21 @@ BAD: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
         lambda m: replace_weight(m, np.ones((16, 27), np.float32)),
         "'conv' (Conv) cannot take its operands",
     ),
+    "wrong channels": (lambda m: replace_weight(m, np.ones((16, 5, 3, 3), np.float32)), "takes 5 channels"),
+    "wrong bias": (lambda m: replace_weight(m, np.ones(15, np.float32), 1), "its bias has the shape [15]"),
+    "no groups": (lambda m: setattr(m.graph.node[0].attribute[0], "i", 0), "it has 0 groups"),
+    "uneven groups": (lambda m: setattr(m.graph.node[0].attribute[0], "i", 3), "does not divide into 3 groups"),
+    "wrong kernel": (
+        lambda m: m.graph.node[0].attribute.append(helper.make_attribute("kernel_shape", [3, 5])),
+        "does not have the kernel [3, 5]",
+    ),
+    "rank under a stated kernel": (
+        lambda m: [
+            m.graph.node[0].attribute.append(helper.make_attribute("kernel_shape", [3, 3])),
+            replace_weight(m, np.ones((432,), np.float32)),
+        ],
+        "its weight has 1 axes",
+    ),
     "wrong weight type": (lambda m: replace_weight(m, np.ones((16, 3, 3, 3), np.int64)), "int64"),
     "wrong Gemm size": (lambda m: replace_weight(m, np.ones((10, 17), np.float32), 2), "'head' (Gemm)"),
     "weight without elements": (lambda m: replace_weight(m, np.ones((0, 3, 3, 3), np.float32)), "axis of size 0"),
