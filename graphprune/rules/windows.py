@@ -16,7 +16,10 @@ def sliding(text: str) -> Callable[[Call], str]:
     """
 
     def spell(call: Call) -> str:
-        return text.replace("*s", "*t!") if _keeps_extents(call) else text
+        if not _keeps_extents(call):
+            return text
+        call.pin(call.axes(0)[2:], "a size of this operator's own")
+        return text.replace("*s", "*t")
 
     return spell
 
