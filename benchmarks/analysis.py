@@ -66,13 +66,15 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def stages(model: ir.Model, clock: Clock) -> Row:
-    """Return the seconds of each stage on a loaded model."""
-    seconds: Row = {}
+    """Return the seconds of each stage on a loaded model, and the processor seconds of analysis and slicing."""
+    seconds: Row = {"processor": 0.0}
 
     def timed(stage: str, work: Callable[[], Any]) -> Any:
-        start = clock()
+        start, worked = clock(), time.process_time()
         result = work()
         seconds[stage] = clock() - start
+        if stage in ("analysis", "slicing"):
+            seconds["processor"] += time.process_time() - worked
         return result
 
     def analyse() -> Any:
@@ -114,8 +116,8 @@ def rival(name: str, limit: float) -> Row:
             return {"failure": f"did not finish in {limit:.0f} s", "at_least": limit}
     if process.returncode:
         return {"failure": last_line(errors)}
-    found = json.loads(output.splitlines()[-1])
-    return {"seconds": found["dependency"] + found["groups"], "groups": found["count"]}
+    found: Row = json.loads(output.splitlines()[-1])
+    return found
 
 
 def last_line(text: str) -> str:
@@ -138,10 +140,12 @@ def compared(name: str, folder: Path, options: argparse.Namespace) -> Row:
     row: Row = {"network": name, "nodes": sum(1 for _ in load(path).graph)}
     row.update({stage: statistics.median(run[stage] for run in ours) for stage in STAGES})
     row["total"] = statistics.median(run["analysis"] + run["slicing"] for run in ours)
+    row["processor"] = statistics.median(run["processor"] for run in ours)
     row["groups"] = ours[0]["groups"]
     row["rival"] = theirs[0]
     if "seconds" in theirs[0]:
-        row["rival"]["seconds"] = statistics.median(run["seconds"] for run in theirs)
+        for key in ("seconds", "processor"):
+            row["rival"][key] = statistics.median(run[key] for run in theirs)
     bound = theirs[0].get("seconds", theirs[0].get("at_least"))
     row["ratio"] = None if bound is None else bound / row["total"]
     return row
@@ -150,14 +154,17 @@ def compared(name: str, folder: Path, options: argparse.Namespace) -> Row:
 def networks_table(rows: Sequence[Row]) -> Table:
     """Return the comparison as a table."""
     view = Table(box=None, pad_edge=False, title="seconds, medians; ratio: Torch-Pruning to analysis and slicing")
-    for name in ("network", "nodes", *STAGES, "analysis + slicing", "Torch-Pruning", "ratio"):
+    total = "analysis + slicing"
+    for name in ("network", "nodes", *STAGES, total, "Torch-Pruning", "ratio", "processor: " + total, "T.-P.", "ratio"):
         view.add_column(name, justify="left" if name == "network" else "right", overflow="fold")
     for row in rows:
         theirs = row["rival"]
         ratio = "-" if row["ratio"] is None else f"{'>' if 'at_least' in theirs else ''}{row['ratio']:.0f}"
         found = theirs.get("failure") or f"{theirs['seconds']:.1f}"
         numbers = [f"{row[key]:.3f}" for key in (*STAGES, "total")]
-        view.add_row(row["network"], str(row["nodes"]), *numbers, found, ratio)
+        worked = theirs.get("processor")
+        processor = (f"{worked:.1f}", f"{worked / row['processor']:.0f}") if worked else ("-", "-")
+        view.add_row(row["network"], str(row["nodes"]), *numbers, found, ratio, f"{row['processor']:.3f}", *processor)
     return view
 
 
