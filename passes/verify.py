@@ -19,7 +19,7 @@ __all__ = ["Verify"]
 class Verify(Pass):
     """Compare each cut model with the masked original on ``runs`` random inputs; changes nothing.
 
-    Leaves the list of :class:`~graphprune.verify.Verification` in ``context.data["verify"]``.
+    Leaves the list of :class:`~graphprune.proof.Verification` in ``context.data["verify"]``.
     """
 
     runs: int = 2
@@ -39,7 +39,7 @@ class Verify(Pass):
                 found.append(result)
                 if not result.ok:
                     raise VerificationError(f"{decision.by}: {result.reason}; no output is kept")
-        return Report(False, {"proofs": len(found)})
+        return Report(False, {"proofs": len(found)}, tuple(note for result in found for note in _notes(result)))
 
     def _prove(self, before: ir.Model, after: ir.Model, context: Context, number: int) -> Verification:
         decision = context.decisions[number]
@@ -56,3 +56,13 @@ class Verify(Pass):
             inputs=inputs,
             expect_visible=not decision.lossless,
         )
+
+
+def _notes(result: Verification) -> list[str]:
+    """What a proof left out to show anything at all."""
+    notes = []
+    if result.random_weights:
+        notes.append("proved with random weights in the cut layers: with its own the model does not show the cut")
+    if result.unrounded:
+        notes.append("proved without the rounding of activations to integers, which flips at the last bit")
+    return notes

@@ -41,6 +41,8 @@ def command(
         "max_abs_error": found.max_abs_error,
         "tolerance": found.tolerance,
         "visible": found.visible,
+        "random_weights": found.random_weights,
+        "unrounded": found.unrounded,
         "runs": found.runs,
         "seconds": found.seconds,
         "reason": found.reason,
