@@ -99,17 +99,17 @@ class AtomicFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for draft in self._drafts:
-            with contextlib.suppress(OSError):
-                draft.file.close()
-            if draft.hidden is not None:
-                _remove(draft.hidden)
-        for target in self._named:
-            _remove(target)
-        for aside, target in self._aside:
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(aside, target)
-        self._guards.close()
+        with self._guards:
+            for draft in self._drafts:
+                with contextlib.suppress(OSError):
+                    draft.file.close()
+                if draft.hidden is not None:
+                    _remove(draft.hidden)
+            for target in self._named:
+                _remove(target)
+            for aside, target in self._aside:
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(aside, target)
 
 
 def write_text(text: str, path: str | os.PathLike[str]) -> None:
