@@ -39,7 +39,7 @@ def check_ranks(model: ir.Model, where: str) -> None:
     for number, copy in enumerate(proto.graph.node):
         copy.name = str(number)
     try:
-        inferred = shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+        inferred = _infer(proto, where, strict=True)
     except shape_inference.InferenceError as error:
         for match in REFUSAL.finditer(str(error)):
             operator, index, reason = match.groups()
@@ -58,12 +58,19 @@ def check_ranks(model: ir.Model, where: str) -> None:
             raise model_error(
                 where, f"{node} cannot take its operands ({reason.strip()})", "export the model again"
             ) from error
-        inferred = shape_inference.infer_shapes(proto)
-    except Exception as error:
-        # Apart from its own error, inference raises what the encoding of messages and type tables raise.
-        raise model_error(where, f"its shapes cannot be inferred ({root_cause(error)})", "export it again") from error
+        inferred = _infer(proto, where, strict=False)
     for copy, fault in onnx_convolutions.faults(inferred.graph):
         original = nodes.get(copy.output[0])
         if original is not None and original.op_type == copy.op_type:
             node = f"node '{original.name or copy.output[0]}' ({copy.op_type})"
             raise model_error(where, f"{node} cannot take its operands: {fault}", "export the model again")
+
+
+def _infer(proto: onnx.ModelProto, where: str, *, strict: bool) -> onnx.ModelProto:
+    try:
+        return shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict)
+    except Exception as error:
+        if strict and isinstance(error, shape_inference.InferenceError):
+            raise
+        # Apart from its own error, inference raises what the encoding of messages and type tables raise.
+        raise model_error(where, f"its shapes cannot be inferred ({root_cause(error)})", "export it again") from error

@@ -306,7 +306,7 @@ BAD: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "rank under a stated kernel": (
         lambda m: [
             m.graph.node[0].attribute.append(helper.make_attribute("kernel_shape", [3, 3])),
-            replace_weight(m, np.ones((432,), np.float32)),
+            replace_weight(m, np.ones((16,), np.float32)),
         ],
         "its weight has 1 axes",
     ),
