@@ -236,3 +236,28 @@ def test_channels_that_pass_through_a_sequence_are_free(opset: int) -> None:
     )
     shapes = _pruned(model)
     assert (shapes["w"], shapes["o"]) == ((5, 6), (6, 3))
+
+
+def test_a_quotient_of_symbolic_sizes_is_a_number() -> None:
+    model = parse(
+        """agraph (float[b, 5] x) => (float[b, 4, 5] y) {
+            h = MatMul(x, w)
+            many = Shape(x)
+            b = Gather<axis = 0>(many, zero)
+            four = Mul(b, windows)
+            count = Div(four, b)
+            values = Concat<axis = 0>(one, count)
+            hot = OneHot<axis = -1>(one, rank, values)
+            repeats = Reshape(hot, flat)
+            u = Unsqueeze(h, one)
+            t = Tile(u, repeats)
+            y = MatMul(t, o)
+        }""",
+        **_weights(w=(5, 8), o=(8, 5)),
+        zero=np.array([0]),
+        one=np.array([1]),
+        windows=np.array([4]),
+        rank=np.array([3]),
+        flat=np.array([-1]),
+    )
+    assert _pruned(model)["w"] == (5, 4)
