@@ -21,6 +21,9 @@ Interval: TypeAlias = tuple[Bounds, Bounds]
 _ROUNDING = 2.0**-20
 """Relative error allowed to one operation, a few times that of float32 functions."""
 
+_UNDERFLOW = 2.0**-126
+"""The smallest normal number of float32: results below it may be rounded much, or to zero."""
+
 _SUM_ROUNDING = 2.0**-22
 """Relative error allowed to each summand of a sum, in whatever order it is taken: four units of float32."""
 
@@ -33,7 +36,8 @@ def widened(interval: Interval, dtype: ir.DataType) -> Interval:
     low, high = interval
     if dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return np.full(low.shape, -np.inf), np.full(high.shape, np.inf)
-    return low - np.abs(low) * _ROUNDING, high + np.abs(high) * _ROUNDING
+    below, above = (np.abs(end) * _ROUNDING + np.where(end == 0, 0, _UNDERFLOW) for end in (low, high))
+    return low - below, high + above
 
 
 def affine(interval: Interval, slope: Array, shift: Array, size: Array, dtype: ir.DataType) -> Interval:
