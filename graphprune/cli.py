@@ -27,6 +27,7 @@ from graphprune.commands import apply, bench, demo, explain, inspect, prune, ver
 from graphprune.commands.result import RESULT_FIELDS
 from graphprune.commands.terminal import write_document
 from graphprune.errors import GraphpruneError, ModelError
+from graphprune.garbage import rarely_collected
 
 __all__ = ["app", "main"]
 
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        with _terminable(), warnings.catch_warnings():
+        with _terminable(), rarely_collected(), warnings.catch_warnings():
             if "--debug" not in given:
                 warnings.simplefilter("ignore")
             code = app(given or ["--help"], prog_name="graphprune", standalone_mode=False)
