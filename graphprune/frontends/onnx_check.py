@@ -25,6 +25,8 @@ from graphprune.frontends.onnx_check_values import (
     check_tensor,
     check_text,
     check_type,
+    contradicts,
+    has_shape,
     is_long,
     is_text,
     undecodable,
@@ -138,6 +140,10 @@ def _check_graph(scope: Scope, graph: onnx.GraphProto, name: str) -> set[str]:
         initializers[tensor.name] = 0 in tensor.dims
         if len(tensor.dims) == 1 and tensor.dims[0] > MAX_RANK:
             long.add(tensor.name)
+    declared = {value.name: value.type.tensor_type.shape for value in graph.input if has_shape(value.type)}
+    for tensor in graph.initializer:
+        if tensor.name in declared and contradicts(declared[tensor.name], tensor):
+            raise scope.fail(f"initializer '{tensor.name}' of shape {list(tensor.dims)} is declared with another")
     inputs = [value.name for value in graph.input]
     if "" in initializers or "" in inputs or len(set(inputs)) != len(inputs):
         raise scope.fail(f"{name} has inputs or initializers that have no name, or the same name twice")

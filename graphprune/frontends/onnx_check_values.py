@@ -114,6 +114,18 @@ def check_type(scope: Scope, what: str, proto: onnx.TypeProto, depth: int = 0) -
         check_type(scope, what, getattr(proto, kind).elem_type, depth + 1)
 
 
+def has_shape(proto: onnx.TypeProto) -> bool:
+    """Return whether a type says how many axes a tensor has."""
+    return proto.HasField("tensor_type") and proto.tensor_type.HasField("shape")
+
+
+def contradicts(shape: onnx.TensorShapeProto, tensor: onnx.TensorProto) -> bool:
+    """Return whether a tensor cannot have a shape; sizes below 1 are how some exporters write unknown ones."""
+    if len(shape.dim) != len(tensor.dims):
+        return True
+    return any(dim.dim_value > 0 and dim.dim_value != size for dim, size in zip(shape.dim, tensor.dims, strict=True))
+
+
 def is_long(proto: onnx.TypeProto) -> bool:
     """Return whether a type is a list of more numbers than a tensor has axes."""
     dims = proto.tensor_type.shape.dim

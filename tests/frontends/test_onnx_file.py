@@ -295,6 +295,10 @@ BAD: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
         lambda m: replace_weight(m, np.ones((16, 27), np.float32)),
         "'conv' (Conv) cannot take its operands",
     ),
+    "weight declared with another shape": (
+        lambda m: m.graph.input.append(helper.make_tensor_value_info("conv.bias", FLOAT, [15])),
+        "is declared with another",
+    ),
     "wrong channels": (lambda m: replace_weight(m, np.ones((16, 5, 3, 3), np.float32)), "takes 5 channels"),
     "wrong bias": (lambda m: replace_weight(m, np.ones(15, np.float32), 1), "its bias has the shape [15]"),
     "no groups": (lambda m: setattr(m.graph.node[0].attribute[0], "i", 0), "it has 0 groups"),
