@@ -17,7 +17,7 @@ import onnx_ir as ir
 from graphprune import passes
 from graphprune.clock import Clock, Progress
 from graphprune.cost import CostModel
-from graphprune.errors import GraphpruneError, UsageError
+from graphprune.errors import GraphpruneError, UsageError, VerificationError
 from graphprune.frontends.atomic import write_text
 from graphprune.frontends.onnx_data import check_finite
 from graphprune.frontends.onnx_file import load
@@ -29,7 +29,7 @@ from graphprune.ledger import Ceiling, ceiling, ledger
 from graphprune.passes.prune import Prune, cut
 from graphprune.passes.verify import Verify
 from graphprune.plan import Plan
-from graphprune.proof import Verification
+from graphprune.proof import Verification, disagreement
 from graphprune.proof import verify as prove
 from graphprune.result import Change, GroupCount, Inspection, PruneResult
 from graphprune.sample_inputs import random_inputs
@@ -239,6 +239,7 @@ def _run(
     with clock("load"):
         work = load(model)
         check_finite(work)
+        loaded = work.clone()
         mark = fingerprint(work)
     context = passes.Context(dims=dims, clock=clock)
     canonical = bool(steps) and isinstance(steps[0], passes.Canonicalize)
@@ -257,6 +258,9 @@ def _run(
         passes.EliminateDeadNodes()(work, context)
         passes.MergeClones()(work, context)
         after = _Figures.of(work, dims)
+    if verify:
+        with clock("verify"):
+            _check_agreement(loaded, work, context, seed)
     plan = _plan(context, mark, steps)
     if plan_path is not None and plan is None:
         raise UsageError("no plan can say what this pipeline did: it changed more than a first cut leaves to say")
@@ -315,6 +319,19 @@ class _Figures:
             "ceiling": dataclasses.asdict(self.ceiling),
             "undeclared": self.undeclared,
         }
+
+
+def _check_agreement(loaded: ir.Model, work: ir.Model, context: passes.Context, seed: int) -> None:
+    """What lies before and after the proved cuts must not change what is computed.
+
+    Raises:
+        VerificationError: it does.
+    """
+    decisions = context.decisions
+    stations = [loaded, *(model for decision in decisions for model in (decision.before, decision.after)), work]
+    for before, after in zip(stations[::2], stations[1::2], strict=True):
+        if problem := disagreement(before, after, seed):
+            raise VerificationError(f"rewriting the model changed it: {problem}; please report this, no output is kept")
 
 
 _HOUSEKEEPING = frozenset({"canonicalize", "eliminate-dead-nodes", "merge-clones", "verify"})

@@ -65,4 +65,8 @@ def _notes(result: Verification) -> list[str]:
         notes.append("proved with random weights in the cut layers: with its own the model does not show the cut")
     if result.unrounded:
         notes.append("proved without the rounding of activations to integers, which flips at the last bit")
+    if result.before_jumps:
+        notes.append(
+            "proved by what enters its selections (of boxes, say), which jump where candidates are almost equal"
+        )
     return notes

@@ -33,7 +33,7 @@ from graphprune.proof.compare import Difference, compare, error_growth, worst
 from graphprune.proof.mask import masked_original
 from graphprune.proof.run import Outputs, Runner
 from graphprune.proof.values import perturb, poison, reseed
-from graphprune.proof.variants import bounded_outputs, expose, hidden_values, unround
+from graphprune.proof.variants import before_jumps, bounded_outputs, expose, hidden_values, unround
 from graphprune.proof.weights import misplaced
 from graphprune.sample_inputs import Inputs, input_specs, inputs_that_run
 from graphprune.selection import Selection
@@ -61,7 +61,8 @@ class Verification:
     ``max_error`` is the largest scaled difference between slim and reference, ``visible`` that between slim and the
     original as it was, ``visible_ok`` whether the comparison could have failed; ``outputs`` are the differences output
     by output; ``random_weights`` tells that the figures are those of random weights, since with its own the model does
-    not show the cut; ``reason`` says why ``ok`` is False.
+    not show the cut, ``unrounded`` that activations were not rounded to integers in either model, ``before_jumps`` that
+    the models were compared by what enters a selection (of boxes, say); ``reason`` says why ``ok`` is False.
     """
 
     ok: bool
@@ -75,6 +76,7 @@ class Verification:
     runs: int = 0
     random_weights: bool = False
     unrounded: bool = False
+    before_jumps: bool = False
     reason: str = ""
 
 
@@ -120,6 +122,8 @@ def verify(
         result = proof.compare(feeds, before, tolerance)
         if result.max_error > (proof.bound() if tolerance is None else tolerance):
             result = proof.without_rounding(feeds, tolerance) or result
+        if not result.ok:
+            result = proof.without_jumps(feeds, tolerance) or result
         if weights and expect_visible and not result.visible_ok and result.max_error <= result.tolerance:
             result = proof.with_random_weights(feeds, before, tolerance) or result
     except _Failed as error:
@@ -147,6 +151,17 @@ class _Proof:
         self.names = [value.name or "" for value in self.original.graph.outputs]
         self.bounded = bounded_outputs(original)
         self.rounds = True
+
+    def without_jumps(self, feeds: list[Inputs], tolerance: float | None) -> Verification | None:
+        """The same comparison by what enters selections such as a detector's; None if that shows nothing either."""
+        found = before_jumps(self.original, self.structure, self.selection)
+        if found is None:
+            return None
+        entering, behind = found
+        original, slim = expose(self.original, entering, behind), expose(self.slim, entering, behind)
+        again = _Proof(original, slim, self.structure, self.selection, self.seed, self.poisoned, self.expect_visible)
+        result = again.compare(feeds, again._run(again.original, "the original", feeds), tolerance)
+        return replace(result, before_jumps=True) if result.ok else None
 
     def without_rounding(self, feeds: list[Inputs], tolerance: float | None) -> Verification | None:
         """The same comparison of models that do not round activations to integers; None where none is rounded."""

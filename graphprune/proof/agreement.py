@@ -1,0 +1,45 @@
+"""Agreement of two models that should be one: a model and its canonical form, what was proved and what is written.
+
+The proof compares the canonical model with the cut one. That rewriting into canonical form, and what tidies up after the
+cut, change nothing is seen by running the models before and after on the same random inputs.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from graphprune.proof.compare import compare
+from graphprune.proof.run import Runner
+from graphprune.proof.variants import bounded_outputs, jumps
+from graphprune.sample_inputs import input_specs, inputs_that_run
+
+__all__ = ["AGREEMENT", "disagreement"]
+
+AGREEMENT = 1e-2
+"""Scaled difference up to which two models agree: rewriting moves roundings, which a network may amplify; a wrong
+rewriting changes outputs by much more."""
+
+
+def disagreement(before: ir.Model, after: ir.Model, seed: int = 0) -> str | None:
+    """How the outputs of two models with the same interface differ on random inputs; None if they agree.
+
+    Models that do not run on random inputs, or in which rounding can flip a choice, say nothing.
+    """
+    if jumps(before):
+        return None
+    found: list[list[object]] = []
+    runner = Runner(before)
+    try:
+        feed = inputs_that_run(lambda feed: found.append(runner(feed)), input_specs(after), seed)
+    except Exception:  # whatever ONNX Runtime raises: the proof itself says that a model cannot be run
+        return None
+    try:
+        results = Runner(after)(feed)
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        return f"the rewritten model cannot be run ({str(error).strip().splitlines()[0]})"
+    names = [value.name or "" for value in after.graph.outputs]
+    differences = compare(names, found[-1], results, bounded_outputs(after))
+    worst = max(differences, key=lambda d: d.error, default=None)
+    if worst is None or worst.error <= AGREEMENT:
+        return None
+    return f"output '{worst.name}' {worst.note or f'differs by {worst.error:.2g} of its scale'}"
