@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.skipif(not os.environ.get("GRAPHPRUNE_CORPUS"), reason="GRAPHPRUNE_CORPUS is not set"),
 ]
 
-LOAD_CASES, PRUNE_CASES = 1000, 100
+LOAD_CASES, PRUNE_CASES = 1500, 100
 
 
 def fuzz(mode: str, folder: Path, first: int, count: int) -> None:
