@@ -1,7 +1,7 @@
 """Agreement of two models that should be one: a model and its canonical form, what was proved and what is written.
 
-The proof compares the canonical model with the cut one. That rewriting into canonical form, and what tidies up after the
-cut, change nothing is seen by running the models before and after on the same random inputs.
+The proof compares the canonical model with the cut one. That rewriting into canonical form, and what tidies up after
+the cut, change nothing is seen by running the models before and after on the same random inputs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from graphprune.proof.compare import compare
-from graphprune.proof.run import Runner
+from graphprune.proof.run import Outputs, Runner
 from graphprune.proof.variants import bounded_outputs, jumps
 from graphprune.sample_inputs import input_specs, inputs_that_run
 
@@ -27,7 +27,7 @@ def disagreement(before: ir.Model, after: ir.Model, seed: int = 0) -> str | None
     """
     if jumps(before):
         return None
-    found: list[list[object]] = []
+    found: list[Outputs] = []
     runner = Runner(before)
     try:
         feed = inputs_that_run(lambda feed: found.append(runner(feed)), input_specs(after), seed)
