@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from graphprune.axes import Axis
+from graphprune.frontends.onnx_walk import bodies
 from graphprune.rules.call import Axes, Call, Declined
 
 if TYPE_CHECKING:
@@ -22,15 +23,12 @@ def _body(node: ir.Node, name: str) -> ir.Graph:
 
 def border(node: ir.Node) -> tuple[str, ...]:
     """Names of the values that the bodies of a node take and give."""
-    bodies = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
-    return tuple(value.name or "" for body in bodies for value in (*body.inputs, *body.outputs))
+    return tuple(value.name or "" for body in bodies(node) for value in (*body.inputs, *body.outputs))
 
 
 def pin_bodies(reader: Reader, node: ir.Node, call: Call) -> None:
     """Keep all that the bodies of a node read, where nobody knows how the node runs them."""
-    graphs = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
-    graphs += [graph for a in node.attributes.values() if a.type == ir.AttributeType.GRAPHS for graph in a.as_graphs()]
-    for graph in graphs:
+    for graph in bodies(node):
         for inner in ir.traversal.RecursiveGraphIterator(graph):
             for value in inner.inputs:
                 if value is not None and value.is_initializer() and (value.name or "") not in reader.structure.tensors:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.axes import Axis, AxisSpace, Pin
+from graphprune.axes import ONE, Axis, AxisSpace, Pin
 from graphprune.elements import Element
 from graphprune.sizes import Size, fresh
 
@@ -199,7 +199,8 @@ class Call:
     def pin(self, axes: Axis | Sequence[Axis], reason: str) -> None:
         """Keep all positions of one or more axes."""
         for axis in [axes] if isinstance(axes, Axis) else axes:
-            self.space.pin(axis, self.why(reason))
+            if axis is not ONE:
+                self.space.pin(axis, self.why(reason))
 
     def unify(self, a: Axis, b: Axis, reason: str = "couples axes of different structure") -> None:
         """Make two axes one."""

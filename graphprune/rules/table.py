@@ -176,8 +176,9 @@ class _Match:
         results = [self._result(number, pattern) for number, pattern in enumerate(self.results)]
         self._record()
         count = max(len(call.result_sizes), 1)
-        extra = call.unknown_results("a result that the rule does not name")[len(results) : count]
-        return [*results[:count], *extra]
+        if len(results) >= count:
+            return results[:count]
+        return [*results, *call.unknown_results("a result that the rule does not name")[len(results) :]]
 
     # -- operands -------------------------------------------------------------------------------------------------
 
