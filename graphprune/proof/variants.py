@@ -2,9 +2,9 @@
 
 None of this changes what the proof is about. The last operators of a model (a softmax, a sigmoid) hide differences
 where they saturate; they are the same in both models, so their operands are compared as well. Rounding to integers
-turns a last-bit difference into a whole step, as often as a number falls between two steps; without it, on both sides, the two
-models must agree as float models do. A selection (the best boxes of a detector) jumps where two candidates are almost
-equal; where nothing behind it is cut, the models are compared by what goes into it.
+turns a last-bit difference into a whole step, as often as a number falls between two steps; without it, on both sides,
+the two models must agree as float models do. A selection (the best boxes of a detector) jumps where two candidates are
+almost equal; where nothing behind it is cut, the models are compared by what goes into it.
 """
 
 from __future__ import annotations
