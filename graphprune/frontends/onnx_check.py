@@ -18,6 +18,7 @@ from graphprune.frontends.onnx_check_values import (
     ATTRIBUTE_BOUNDS,
     EXPORT,
     MAX_DEPTH,
+    MAX_RANK,
     Scope,
     check_tensor,
     check_text,

@@ -15,6 +15,7 @@ from graphprune.frontends.onnx_check_values import MAX_RANK, Scope
 __all__ = ["check_operator"]
 
 STANDARD = ("", "ai.onnx.ml")
+
 SHAPE_OPERANDS = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1}
 """Operand that is a shape; onnx's shape inference writes down as many axes as it is long, to the end of memory."""
 
