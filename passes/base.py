@@ -54,12 +54,11 @@ class Decision:
 class Context:
     """What the passes of one pipeline share.
 
-    ``original`` is the model before the first pass; ``reports`` holds each pass's report in the order they ran;
+    ``reports`` holds each pass's report in the order they ran;
     ``data`` holds what one pass leaves for a later one, under the leaving pass's name; ``decisions`` are the cuts so
     far; ``dims`` are numbers for symbolic dimensions by name; ``clock`` times the stages.
     """
 
-    original: ir.Model | None = None
     reports: list[tuple[str, Report]] = field(default_factory=list)
     data: dict[str, object] = field(default_factory=dict)
     decisions: list[Decision] = field(default_factory=list)

@@ -38,7 +38,7 @@ class Verify(Pass):
                 result = self._prove(decision.before, decision.after, context, len(found))
                 found.append(result)
                 if not result.ok:
-                    raise VerificationError(f"{decision.by}: {result.reason}; no output is kept")
+                    raise VerificationError(f"{decision.by}: {result.reason}; {_advice(result)}")
         return Report(False, {"proofs": len(found)}, tuple(note for result in found for note in _notes(result)))
 
     def _prove(self, before: ir.Model, after: ir.Model, context: Context, number: int) -> Verification:
@@ -56,6 +56,12 @@ class Verify(Pass):
             inputs=inputs,
             expect_visible=not decision.lossless,
         )
+
+
+def _advice(result: Verification) -> str:
+    """What to do: nothing is advised that would keep a wrong model."""
+    shown = result.max_error > result.tolerance
+    return "no output is kept" if shown else "no output is kept (--no-verify keeps one without a proof)"
 
 
 def _notes(result: Verification) -> list[str]:
