@@ -111,7 +111,7 @@ def test_symbolic_dimensions_are_not_believed_to_be_more_than_they_say() -> None
         a = Neg(d)
         e = Equal(n, t)
         b = Not(e)
-        f = Div(n, n)
+        f = Div(n, t)
         c = Mul(f, two) }""",
         **AXES,
     )
