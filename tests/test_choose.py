@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_graphs import random_model
 
+import graphprune
 from graphprune.budget import Budget, parse_amount
 from graphprune.choose import Constraints, choose
 from graphprune.errors import TargetError, UsageError
-from graphprune.models import reference
+from graphprune.models import digits_path, reference
 from graphprune.models.reference.builder import GraphBuilder
 from graphprune.selection import Selection
 from graphprune.structure import Group
@@ -328,3 +329,9 @@ def test_a_ratio_is_local_and_a_target_global_by_itself() -> None:
         assert widths(program, cut(program, budget)) == widths(program, cut(program, budget, scope=scope))
         other = {"local": "global", "global": "local"}[scope]
         assert widths(program, cut(program, budget)) != widths(program, cut(program, budget, scope=other))
+
+
+@pytest.mark.parametrize("option", ["round_to", "min_width"])
+def test_widths_of_zero_are_refused(option: str) -> None:
+    with pytest.raises(UsageError, match="out of range"):
+        graphprune.prune(digits_path(), ratio=0.5, **{option: 0})  # type: ignore[arg-type]
