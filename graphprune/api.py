@@ -29,7 +29,7 @@ from graphprune.ledger import Ceiling, ceiling, ledger
 from graphprune.passes.prune import Prune, cut
 from graphprune.passes.verify import Verify
 from graphprune.plan import Plan
-from graphprune.proof import Verification, disagreement
+from graphprune.proof import Incomparable, Verification, disagreement
 from graphprune.proof import verify as prove
 from graphprune.result import Change, GroupCount, Inspection, PruneResult
 from graphprune.sample_inputs import random_inputs
@@ -258,9 +258,10 @@ def _run(
         passes.EliminateDeadNodes()(work, context)
         passes.MergeClones()(work, context)
         after = _Figures.of(work, dims)
+    unseen: tuple[str, ...] = ()
     if verify:
         with clock("verify"):
-            _check_agreement(loaded, work, context, seed)
+            unseen = _check_agreement(loaded, work, context, seed)
     plan = _plan(context, mark, steps)
     if plan_path is not None and plan is None:
         raise UsageError("no plan can say what this pipeline did: it changed more than a first cut leaves to say")
@@ -284,7 +285,7 @@ def _run(
         max_error=max((proof.max_error for proof in proofs or ()), default=None),
         lossless=bool(context.decisions) and all(decision.lossless for decision in context.decisions),
         undeclared=before.undeclared,
-        notes=tuple(note for _, report in context.reports for note in report.notes),
+        notes=(*(note for _, report in context.reports for note in report.notes), *unseen),
         seconds=clock.seconds,
         output=None if output is None else Path(output),
     )
@@ -321,17 +322,23 @@ class _Figures:
         }
 
 
-def _check_agreement(loaded: ir.Model, work: ir.Model, context: passes.Context, seed: int) -> None:
-    """What lies before and after the proved cuts must not change what is computed.
+def _check_agreement(loaded: ir.Model, work: ir.Model, context: passes.Context, seed: int) -> tuple[str, ...]:
+    """What lies before and after the proved cuts must not change what is computed; notes where that was not seen.
 
     Raises:
         VerificationError: it does.
     """
     decisions = context.decisions
     stations = [loaded, *(model for decision in decisions for model in (decision.before, decision.after)), work]
-    for before, after in zip(stations[::2], stations[1::2], strict=True):
-        if problem := disagreement(before, after, seed):
-            raise VerificationError(f"rewriting the model changed it: {problem}; please report this, no output is kept")
+    try:
+        for before, after in zip(stations[::2], stations[1::2], strict=True):
+            if problem := disagreement(before, after, seed):
+                raise VerificationError(
+                    f"rewriting the model changed it: {problem}; please report this, no output is kept"
+                )
+    except Incomparable as reason:
+        return (f"the cut is proved; the rewriting around it was not compared with the file as it was read: {reason}",)
+    return ()
 
 
 _HOUSEKEEPING = frozenset({"canonicalize", "eliminate-dead-nodes", "merge-clones", "verify"})

@@ -163,7 +163,7 @@ def _run_onnxruntime(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
         session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         results = dict(zip(names, session.run(names, {}), strict=True))
-    except Exception:
+    except Exception:  # folding is no need: what cannot be run here stays in the graph
         return {}
     return {name: array for name, array in results.items() if isinstance(array, np.ndarray)}
 
@@ -182,7 +182,7 @@ def _run_reference(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
                 warnings.simplefilter("ignore")
                 feeds = {name: values[name] for name in node.input if name}
                 results = ReferenceEvaluator(node, opsets=opsets).run(None, feeds)
-        except Exception:
+        except Exception:  # as above, node by node
             continue
         for name, result in zip(node.output, results, strict=False):
             if name and isinstance(result, np.ndarray):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from graphprune.proof.agreement import disagreement
+from graphprune.proof.agreement import Incomparable, disagreement
 from graphprune.proof.mask import masked_original
 from graphprune.proof.verification import Verification, verify
 
-__all__ = ["Verification", "disagreement", "masked_original", "verify"]
+__all__ = ["Incomparable", "Verification", "disagreement", "masked_original", "verify"]

@@ -13,26 +13,31 @@ from graphprune.proof.run import Outputs, Runner
 from graphprune.proof.variants import bounded_outputs, jumps
 from graphprune.sample_inputs import input_specs, inputs_that_run
 
-__all__ = ["AGREEMENT", "disagreement"]
+__all__ = ["AGREEMENT", "Incomparable", "disagreement"]
 
 AGREEMENT = 1e-2
 """Scaled difference up to which two models agree: rewriting moves roundings, which a network may amplify; a wrong
 rewriting changes outputs by much more."""
 
 
+class Incomparable(Exception):
+    """Two models of which outputs on random inputs tell nothing; the message says why."""
+
+
 def disagreement(before: ir.Model, after: ir.Model, seed: int = 0) -> str | None:
     """How the outputs of two models with the same interface differ on random inputs; None if they agree.
 
-    Models that do not run on random inputs, or in which rounding can flip a choice, say nothing.
+    Raises:
+        Incomparable: rounding can flip a choice in the first model, or it does not run on random inputs.
     """
     if jumps(before):
-        return None
+        raise Incomparable("its roundings or selections can flip at the last bit")
     found: list[Outputs] = []
     runner = Runner(before)
     try:
         feed = inputs_that_run(lambda feed: found.append(runner(feed)), input_specs(after), seed)
-    except Exception:  # whatever ONNX Runtime raises: the proof itself says that a model cannot be run
-        return None
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        raise Incomparable("it does not run on random inputs") from error
     try:
         results = Runner(after)(feed)
     except Exception as error:  # ONNX Runtime's errors share no base class

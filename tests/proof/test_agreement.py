@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
 import graphprune
 from graphprune.models import digits_path
 from graphprune.passes import Canonicalize, Context, EliminateDeadNodes, Report
-from graphprune.proof import disagreement
+from graphprune.proof import Incomparable, disagreement
 
 
 def spoil(model: ir.Model) -> None:
@@ -40,3 +41,20 @@ def test_a_spoiling_pass_is_caught(spoiled: type, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(graphprune.VerificationError, match="rewriting the model changed it"):
         graphprune.prune(digits_path(), tmp_path / "slim.onnx", ratio=0.5)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_can_flip_is_noted_instead_of_compared() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        agraph (float[N, 4] x) => (float[N, 3] y, int64[N, 1] best)
+        { h = MatMul(x, a) y = MatMul(h, b) best = ArgMax<axis = 1>(y) }""",
+        initializers=[
+            ir.tensor(np.random.default_rng(0).normal(size=shape).astype(np.float32), name=name)
+            for name, shape in (("a", (4, 8)), ("b", (8, 3)))
+        ],
+    )
+    with pytest.raises(Incomparable, match="flip"):
+        disagreement(model, model)
+    result = graphprune.prune(model, ratio=0.5)
+    assert result.verified
+    assert any("not compared with the file" in note for note in result.notes)
