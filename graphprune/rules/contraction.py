@@ -27,6 +27,15 @@ TRANSPOSED_CONVOLUTION = Rule(
 )
 
 bind("onnx.Conv", CONVOLUTION, "X W B")
+bind(
+    "aten.conv1d aten.conv2d aten.conv3d",
+    CONVOLUTION,
+    "input weight bias",
+    group="groups",
+    strides="stride",
+    padding="padding",
+    dilations="dilation",
+)
 bind("com.microsoft.FusedConv", FUSED_CONVOLUTION, "X W B Z")
 bind("onnx.ConvTranspose", TRANSPOSED_CONVOLUTION, "X W B")
 bind(
@@ -56,6 +65,10 @@ def _gemm(call: Call) -> str:
 
 
 bind("onnx.Gemm com.microsoft.FusedGemm", Rule(_gemm, macs=("m k n",)), "A B C")
+
+
+LINEAR = Rule("*n i, o i, o? -> *n o", macs=("*n i o",))
+bind("aten.linear", LINEAR, "input weight bias")
 
 
 def matmul_text(a: int, b: int, trans_a: bool = False, trans_b: bool = False) -> str:

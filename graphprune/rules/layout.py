@@ -257,6 +257,7 @@ def shape_of(call: Call) -> list[Axes | None]:
 
 bind("onnx.Reshape", reshape, "data shape")
 bind("onnx.Flatten", flatten, "input")
+bind("aten.view aten.reshape", reshape, "self size", allowzero=1)
 bind("onnx.Transpose", transpose, "data")
 bind("onnx.Squeeze", squeeze)
 bind("onnx.Unsqueeze", unsqueeze)

@@ -21,6 +21,7 @@ def batch_norm(call: Call) -> list[Axes | None]:
 
 
 bind("onnx.BatchNormalization", batch_norm, "X scale B input_mean input_var")
+bind("aten.batch_norm", batch_norm, "input weight bias running_mean running_var", training_mode="training")
 bind("onnx.InstanceNormalization", INSTANCE_NORM, "input scale B")
 bind("onnx.LRN", LOCAL_RESPONSE_NORM, "X")
 
