@@ -25,7 +25,9 @@ from graphprune.frontends.onnx_fingerprint import fingerprint
 from graphprune.frontends.onnx_reader import read
 from graphprune.frontends.onnx_sizes import concrete_sizes
 from graphprune.frontends.onnx_write import save
-from graphprune.ledger import Ceiling, ceiling, ledger
+from graphprune.frontends.program import program_of
+from graphprune.ledger import ceiling, ledger
+from graphprune.outcome import Figures, group_count, plan_of
 from graphprune.passes.prune import Prune, cut
 from graphprune.passes.verify import Verify
 from graphprune.plan import Plan
@@ -33,7 +35,6 @@ from graphprune.proof import Incomparable, Verification, disagreement
 from graphprune.proof import verify as prove
 from graphprune.result import Change, GroupCount, Inspection, PruneResult
 from graphprune.sample_inputs import random_inputs
-from graphprune.version import versions
 
 __all__ = [
     "Change",
@@ -246,7 +247,7 @@ def _run(
     with clock("canonicalize"):
         (steps[0] if canonical else passes.Canonicalize())(work, context)
     with clock("analyse"):
-        before = _Figures.of(work, dims)
+        before = Figures.of(program_of(work), dims)
     try:
         passes.run_passes(work, steps[canonical:], context)
         if verify and not any(isinstance(step, Verify) for step in steps):
@@ -257,12 +258,12 @@ def _run(
     with clock("finish"):
         passes.EliminateDeadNodes()(work, context)
         passes.MergeClones()(work, context)
-        after = _Figures.of(work, dims)
+        after = Figures.of(program_of(work), dims)
     unseen: tuple[str, ...] = ()
     if verify:
         with clock("verify"):
             unseen = _check_agreement(loaded, work, context, seed)
-    plan = _plan(context, mark, steps)
+    plan = plan_of(context, mark, steps)
     if plan_path is not None and plan is None:
         raise UsageError("no plan can say what this pipeline did: it changed more than a first cut leaves to say")
     with clock("write"):
@@ -279,7 +280,7 @@ def _run(
         params=Change(before.params, after.params),
         macs=Change(before.macs, after.macs),
         bytes=Change(before.bytes, after.bytes),
-        groups=_group_count(before.groups, context),
+        groups=group_count(before.groups, context),
         ceiling=before.ceiling,
         verified=None if not proofs else all(proof.ok for proof in proofs),
         max_error=max((proof.max_error for proof in proofs or ()), default=None),
@@ -289,37 +290,6 @@ def _run(
         seconds=clock.seconds,
         output=None if output is None else Path(output),
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Figures:
-    """What one state of the model counts."""
-
-    params: int
-    macs: int
-    bytes: int
-    groups: int
-    ceiling: Ceiling
-    undeclared: tuple[str, ...]
-
-    @classmethod
-    def of(cls, model: ir.Model, dims: Mapping[str, int] | None) -> _Figures:
-        structure = read(model)
-        cost = CostModel(structure, concrete_sizes(model, dims))
-        total = cost.total
-        undeclared = tuple(sorted(structure.undeclared))
-        return cls(total.params, total.macs, total.bytes, len(structure.groups), ceiling(cost), undeclared)
-
-    def details(self) -> dict[str, object]:
-        """The figures of a result that nothing came of."""
-        return {
-            "params": {"before": self.params, "after": None},
-            "macs": {"before": self.macs, "after": None},
-            "bytes": {"before": self.bytes, "after": None},
-            "groups": {"total": self.groups, "cut": 0},
-            "ceiling": dataclasses.asdict(self.ceiling),
-            "undeclared": self.undeclared,
-        }
 
 
 def _check_agreement(loaded: ir.Model, work: ir.Model, context: passes.Context, seed: int) -> tuple[str, ...]:
@@ -339,33 +309,3 @@ def _check_agreement(loaded: ir.Model, work: ir.Model, context: passes.Context, 
     except Incomparable as reason:
         return (f"the cut is proved; the rewriting around it was not compared with the file as it was read: {reason}",)
     return ()
-
-
-_HOUSEKEEPING = frozenset({"canonicalize", "eliminate-dead-nodes", "merge-clones", "verify"})
-"""Passes that run for every plan, or change nothing that it names."""
-
-
-def _group_count(before: int, context: passes.Context) -> GroupCount:
-    """Groups of the step that cut most of them; a pass may divide groups, so that there are more than ``before``."""
-    counts = [
-        (sum(decision.selection.cuts(group.leaf) for group in decision.structure.groups), decision)
-        for decision in context.decisions
-    ]
-    cut, decision = max(counts, key=lambda each: each[0], default=(0, None))
-    return GroupCount(before if decision is None else len(decision.structure.groups), cut)
-
-
-def _plan(context: passes.Context, mark: str, steps: Sequence[passes.Pass]) -> Plan | None:
-    """The decisions as one plan; None where the graph or weights were changed too, after the first of them."""
-    deciding = {decision.by for decision in context.decisions}
-    names = [step.name for step in steps]
-    first = min((names.index(name) for name in deciding if name in names), default=len(steps))
-    changed = {name for name, report in context.reports if report.modified} - deciding - _HOUSEKEEPING
-    if any(decision.lossless for decision in context.decisions) or changed & set(names[first:]):
-        return None
-    options = {"pipeline": passes.format_pipeline(step for step in steps if step.name != "apply")}
-    prepare = passes.format_pipeline(step for step in steps[:first] if step.name in changed)
-    plan = Plan({}, mark, prepare, options, versions())
-    for decision in context.decisions:
-        plan = plan.then(Plan.of(decision.structure, decision.selection))
-    return plan

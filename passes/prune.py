@@ -5,16 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import onnx_ir as ir
-
 from graphprune.budget import Budget, parse_amount
 from graphprune.choose import Constraints, choose
 from graphprune.cost import CostModel
 from graphprune.errors import TargetError, UsageError
-from graphprune.frontends.onnx_reader import read
-from graphprune.frontends.onnx_sizes import concrete_sizes
-from graphprune.frontends.onnx_slice import slice_model
-from graphprune.frontends.onnx_weights import weights_of
+from graphprune.frontends.program import Host, program_of
 from graphprune.passes.base import Context, Decision, Pass, Report, register
 from graphprune.score import Evidence, criterion
 from graphprune.selection import Selection
@@ -48,22 +43,23 @@ class Prune(Pass):
     seed: int = 0
 
     requires: ClassVar[tuple[str, ...]] = ("canonicalize",)
+    any_host: ClassVar[bool] = True
 
-    def run(self, model: ir.Model, context: Context) -> Report:
+    def run(self, model: Host, context: Context) -> Report:
         """Decide and cut.
 
         Raises:
             TargetError: nothing can be cut, or the budget is out of reach.
             UsageError: an option makes no sense.
         """
-        clock = context.clock
+        clock, program = context.clock, program_of(model)
         budget, constraints = self._budget(), self._constraints()
         judge = criterion(self.criterion, self.seed)
         with clock("analyse"):
-            structure = read(model)
-            cost = CostModel(structure, concrete_sizes(model, context.dims))
+            structure = program.read()
+            cost = CostModel(structure, program.sizes(context.dims))
         with clock("score"):
-            scores = judge.score(Evidence(structure, weights_of(model)))
+            scores = judge.score(Evidence(structure, program.weights()))
         with clock("choose"):
             selection = choose(structure, scores, budget, constraints, cost)
         groups = sum(selection.cuts(group.leaf) for group in structure.groups)
@@ -100,23 +96,24 @@ class Prune(Pass):
 
 
 def cut(
-    model: ir.Model,
+    model: Host,
     context: Context,
     structure: Structure,
     selection: Selection,
     by: str,
     *,
-    before: ir.Model | None = None,
+    before: Host | None = None,
     lossless: bool = False,
 ) -> bool:
     """Carry ``selection`` out on ``model`` and leave the decision in ``context``; tells whether anything went.
 
     ``before`` is the model as it was, if the pass has already changed weights.
     """
-    before = model.clone() if before is None else before
-    changed = slice_model(model, structure, selection)
+    program = program_of(model)
+    before = program.clone() if before is None else before
+    changed = program.write(structure, selection)
     if changed:
-        context.decisions.append(Decision(by, before, model.clone(), structure, selection, lossless))
+        context.decisions.append(Decision(by, before, program.clone(), structure, selection, lossless))
     return changed
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import onnx_ir as ir
 
 from graphprune.errors import VerificationError
-from graphprune.passes.base import Context, Pass, Report, register
+from graphprune.frontends.program import Host
+from graphprune.passes.base import Context, Decision, Pass, Report, register
 from graphprune.proof import Verification, verify
 from graphprune.sample_inputs import random_inputs
 
@@ -25,7 +27,9 @@ class Verify(Pass):
     runs: int = 2
     seed: int = 0
 
-    def run(self, model: ir.Model, context: Context) -> Report:
+    any_host: ClassVar[bool] = True
+
+    def run(self, model: Host, context: Context) -> Report:
         """Prove.
 
         Raises:
@@ -41,8 +45,10 @@ class Verify(Pass):
                     raise VerificationError(f"{decision.by}: {result.reason}; {_advice(result)}")
         return Report(False, {"proofs": len(found)}, tuple(note for result in found for note in _notes(result)))
 
-    def _prove(self, before: ir.Model, after: ir.Model, context: Context, number: int) -> Verification:
+    def _prove(self, before: Host, after: Host, context: Context, number: int) -> Verification:
         decision = context.decisions[number]
+        if not isinstance(before, ir.Model) or not isinstance(after, ir.Model):
+            return self._prove_torch(before, after, decision)
         inputs = None
         if context.dims:
             inputs = [random_inputs(before, self.seed + run, context.dims) for run in range(self.runs)]
@@ -56,6 +62,13 @@ class Verify(Pass):
             inputs=inputs,
             expect_visible=not decision.lossless,
         )
+
+    def _prove_torch(self, before: Host, after: Host, decision: Decision) -> Verification:
+        from graphprune.proof.torch_proof import verify_program
+
+        assert not isinstance(before, ir.Model)
+        assert not isinstance(after, ir.Model)
+        return verify_program(before, after, decision.structure, decision.selection, seed=self.seed, runs=self.runs)
 
 
 def _advice(result: Verification) -> str:

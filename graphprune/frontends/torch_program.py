@@ -6,7 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -49,8 +49,24 @@ class TorchProgram:
         return slice_module(self.module, structure, selection)
 
     def clone(self) -> TorchProgram:
-        """A copy that shares nothing that is written to; the user's module is never written to."""
-        return TorchProgram(copy.deepcopy(self.module), self.args, self.kwargs, self.source, self.notes)
+        """A copy of the graph that can be cut while this one stays.
+
+        It shares the tensors, which cutting replaces and never writes to: whoever *runs* a copy in training mode, or
+        trains it, takes :meth:`detached` first.
+        """
+        shared = {id(tensor): tensor for tensor in _tensors(self.module)}
+        return replace(self, module=copy.deepcopy(self.module, shared))
+
+    def detached(self) -> TorchProgram:
+        """A copy that shares no tensor with this one, nor with the user's module."""
+        with torch.no_grad():
+            own = {id(t): t.detach().clone() for t in _tensors(self.module) if not isinstance(t, nn.Parameter)}
+            own |= {
+                id(t): nn.Parameter(t.detach().clone(), t.requires_grad)
+                for t in _tensors(self.module)
+                if isinstance(t, nn.Parameter)
+            }
+        return replace(self, module=copy.deepcopy(self.module, own))
 
     def weights(self) -> Weights:
         """A reader of parameters and buffers by name."""
@@ -75,6 +91,14 @@ class TorchProgram:
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """All results of one run, nested ones in order."""
         return list(pytree.tree_leaves(self.module(*args, **kwargs)))
+
+
+def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Parameters, buffers, and tensors that are plain attributes, of a module and all in it."""
+    for inner in module.modules():
+        yield from (tensor for tensor in inner._parameters.values() if tensor is not None)
+        yield from (tensor for tensor in inner._buffers.values() if tensor is not None)
+        yield from (value for value in vars(inner).values() if isinstance(value, torch.Tensor))
 
 
 def _named(label: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:
