@@ -16,9 +16,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from graphprune.frontends.torch_calls import names_of  # noqa: E402
 from graphprune.rules import table  # noqa: E402
 from graphprune.rules.opaque import is_opaque  # noqa: E402
-from graphprune.frontends.torch_calls import names_of  # noqa: E402
 from rules.aten_check import erased, zeroed  # noqa: E402
 from rules.aten_rows import ROWS  # noqa: E402
 from rules.aten_sample import AtenSample, read  # noqa: E402
