@@ -1,6 +1,7 @@
 """The main jobs as functions: prune, apply a plan, verify, inspect.
 
-Models come as a path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; none of them is ever modified.
+Models come as a path, an ``onnx.ModelProto``, an ``onnx_ir.Model``, or what PyTorch has (:mod:`graphprune.torch_api`);
+none of them is ever modified.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import onnx
 import onnx_ir as ir
@@ -25,7 +26,7 @@ from graphprune.frontends.onnx_fingerprint import fingerprint
 from graphprune.frontends.onnx_reader import read
 from graphprune.frontends.onnx_sizes import concrete_sizes
 from graphprune.frontends.onnx_write import save
-from graphprune.frontends.program import program_of
+from graphprune.frontends.program import Host, is_torch, program_of
 from graphprune.ledger import ceiling, ledger
 from graphprune.outcome import Figures, group_count, plan_of
 from graphprune.passes.prune import Prune, cut
@@ -35,6 +36,9 @@ from graphprune.proof import Incomparable, Verification, disagreement
 from graphprune.proof import verify as prove
 from graphprune.result import Change, GroupCount, Inspection, PruneResult
 from graphprune.sample_inputs import random_inputs
+
+if TYPE_CHECKING:
+    from graphprune.torch_api import Torch
 
 __all__ = [
     "Change",
@@ -54,9 +58,11 @@ Source: TypeAlias = PathLike | ir.Model | onnx.ModelProto
 
 
 def prune(
-    model: Source,
-    output: PathLike | None = None,
+    model: Source | Torch,
+    args: PathLike | tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
     *,
+    output: PathLike | None = None,
     ratio: float | None = None,
     macs: str | float | None = None,
     params: str | float | None = None,
@@ -74,12 +80,23 @@ def prune(
     plan_path: PathLike | None = None,
     verify: bool = True,
     progress: Progress | None = None,
-) -> PruneResult:
+    dynamic_shapes: Any = None,
+    way: Literal["auto", "module", "graph"] = "auto",
+    inplace: bool = False,
+    optimizer: Any = None,
+) -> Any:
     """Remove what matters least from ``model``, prove the result, and write it to ``output``.
 
+    Returns a :class:`~graphprune.result.PruneResult`, and of a PyTorch module a
+    :class:`~graphprune.torch_api.ModuleResult`, whose ``module`` trains.
+
     Args:
-        model: what to prune; not modified.
-        output: where the slim model goes, written atomically; by default it is only returned.
+        model: what to prune: a path, an ``onnx.ModelProto``, an ``onnx_ir.Model``, an ``nn.Module``, or a
+            ``torch.export.ExportedProgram``; not modified.
+        args: of a module, the tuple of its example inputs; of an ONNX model, ``output``.
+        kwargs: of a module, its example keyword inputs.
+        output: where the slim model goes, written atomically: a file, or of a module a folder; by default it is only
+            returned.
         ratio: share of positions to remove of each group (scope local) or of all (global).
         macs: multiply-accumulates to keep: ``"50%"``, ``"2.0G"``, or a number. ``params`` and ``bytes`` likewise.
         params: parameters to keep.
@@ -99,6 +116,11 @@ def prune(
         plan_path: where the decision is written as a lockfile.
         verify: whether to prove the result.
         progress: called with the name of each stage as it begins.
+        dynamic_shapes: of a module, what ``torch.export.export`` takes under that name.
+        way: of a module, what comes back: its own class (``module``), the slim graph (``graph``), or the class where
+            that can be shown to be right.
+        inplace: let the module that was given become the slim one; only where it keeps its class.
+        optimizer: an optimizer of the module, whose state the result carries over to the slim one.
 
     Raises:
         ModelError: the model cannot be read or the output not be written.
@@ -121,20 +143,52 @@ def prune(
         seed=seed,
     )
     steps = [asked] if pipeline is None else _filled(passes.parse_pipeline(pipeline), asked)
-    return _run(model, output, steps, verify=verify, seed=seed, dims=dims, plan_path=plan_path, progress=progress)
+    if is_torch(model):
+        from graphprune.torch_api import prune_module
+
+        return prune_module(
+            model,
+            _inputs(args),
+            kwargs,
+            steps,
+            output=None if output is None else Path(output),
+            dynamic_shapes=dynamic_shapes,
+            verify=verify,
+            seed=seed,
+            dims=dims,
+            plan_path=None if plan_path is None else Path(plan_path),
+            progress=progress,
+            way=way,
+            inplace=inplace,
+            optimizer=optimizer,
+        )
+    return _run(
+        _onnx(model),
+        _target(args, output),
+        steps,
+        verify=verify,
+        seed=seed,
+        dims=dims,
+        plan_path=plan_path,
+        progress=progress,
+    )
 
 
 def apply(
     plan: Plan | PathLike,
-    model: Source,
-    output: PathLike | None = None,
+    model: Source | Torch,
+    args: PathLike | tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
     *,
+    output: PathLike | None = None,
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
     verify: bool = True,
     progress: Progress | None = None,
-) -> PruneResult:
-    """Carry out on ``model`` what ``plan`` decided, prove it, and write it to ``output``.
+    dynamic_shapes: Any = None,
+    way: Literal["auto", "module", "graph"] = "auto",
+) -> Any:
+    """Carry out on ``model`` what ``plan`` decided, prove it, and write it to ``output``; returns as :func:`prune`.
 
     Raises:
         UsageError: the plan does not fit the model.
@@ -142,24 +196,58 @@ def apply(
     """
     decided = plan if isinstance(plan, Plan) else Plan.load(plan)
     steps = [*_preparation(decided), _Apply(decided)]
-    return _run(model, output, steps, verify=verify, seed=seed, dims=dims, plan_path=None, progress=progress)
+    if is_torch(model):
+        from graphprune.torch_api import prune_module
+
+        return prune_module(
+            model,
+            _inputs(args),
+            kwargs,
+            steps,
+            output=None if output is None else Path(output),
+            dynamic_shapes=dynamic_shapes,
+            verify=verify,
+            seed=seed,
+            dims=dims,
+            progress=progress,
+            way=way,
+        )
+    return _run(
+        _onnx(model),
+        _target(args, output),
+        steps,
+        verify=verify,
+        seed=seed,
+        dims=dims,
+        plan_path=None,
+        progress=progress,
+    )
 
 
 def verify(
-    original: Source,
-    slim: Source,
+    original: Source | Torch,
+    slim: Source | Torch,
     plan: Plan | PathLike,
+    args: tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
     *,
     seed: int = 0,
     runs: int = 2,
     dims: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Prove that ``slim`` computes what ``original`` computes with the positions erased that ``plan`` removes."""
+    """Prove that ``slim`` computes what ``original`` computes with the positions erased that ``plan`` removes.
+
+    Modules need the example inputs ``args`` and ``kwargs``.
+    """
     decided = plan if isinstance(plan, Plan) else Plan.load(plan)
+    if is_torch(original) or is_torch(slim):
+        from graphprune.torch_api import verify_module
+
+        return verify_module(original, slim, decided, args, kwargs, seed=seed, runs=runs)
     clock = Clock(progress)
     with clock("load"):
-        before, after = load(original), load(slim)
+        before, after = load(_onnx(original)), load(_onnx(slim))
     with clock("canonicalize"):
         context = passes.Context()
         passes.run_passes(before, [passes.Canonicalize(), *_preparation(decided)], context)
@@ -171,17 +259,52 @@ def verify(
         return prove(before, after, structure, selection, seed=seed, runs=runs, inputs=inputs)
 
 
-def inspect(model: Source, *, dims: Mapping[str, int] | None = None, progress: Progress | None = None) -> Inspection:
-    """What is coupled with what in ``model``, how much pruning can reach, and which operators lock the rest."""
+def inspect(
+    model: Source | Torch,
+    args: tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dims: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+    dynamic_shapes: Any = None,
+) -> Inspection:
+    """What is coupled with what in ``model``, how much pruning can reach, and which operators lock the rest.
+
+    A module needs example inputs; its weights are not read, so it may be on the ``meta`` device.
+    """
+    if is_torch(model):
+        from graphprune.torch_api import inspect_module
+
+        return inspect_module(model, args, kwargs, dims=dims, dynamic_shapes=dynamic_shapes, progress=progress)
     clock = Clock(progress)
     with clock("load"):
-        loaded = load(model)
+        loaded = load(_onnx(model))
     with clock("canonicalize"):
         passes.canonicalize(loaded)
     with clock("analyse"):
         structure = read(loaded)
         cost = CostModel(structure, concrete_sizes(loaded, dims))
     return Inspection(structure, cost.total, ceiling(cost), tuple(ledger(cost)))
+
+
+def _inputs(args: PathLike | tuple[Any, ...] | None) -> Any:
+    if isinstance(args, str | os.PathLike):
+        raise UsageError("a module is pruned on example inputs: prune(model, (x,), output=...)")
+    return args
+
+
+def _target(args: PathLike | tuple[Any, ...] | None, output: PathLike | None) -> PathLike | None:
+    if args is None or output is not None:
+        return output
+    if not isinstance(args, str | os.PathLike):
+        raise UsageError("an ONNX model takes no example inputs: prune(model, output)")
+    return args
+
+
+def _onnx(model: Source | Torch) -> Source:
+    if isinstance(model, str | os.PathLike | ir.Model | onnx.ModelProto):
+        return model
+    raise UsageError(f"a {type(model).__name__} is neither an ONNX model nor a PyTorch module")
 
 
 # -- one run ------------------------------------------------------------------------------------------------------
@@ -193,11 +316,12 @@ class _Apply(passes.Pass):
 
     plan: Plan
     name = "apply"
+    any_host = True
 
-    def run(self, model: ir.Model, context: passes.Context) -> passes.Report:
+    def run(self, model: Host, context: passes.Context) -> passes.Report:
         """Cut."""
         with context.clock("analyse"):
-            structure = read(model)
+            structure = program_of(model).read()
             selection = self.plan.selection(structure)
         with context.clock("cut"):
             return passes.Report(cut(model, context, structure, selection, self.name))
@@ -300,8 +424,9 @@ def _check_agreement(loaded: ir.Model, work: ir.Model, context: passes.Context, 
     """
     decisions = context.decisions
     stations = [loaded, *(model for decision in decisions for model in (decision.before, decision.after)), work]
+    models = [model for model in stations if isinstance(model, ir.Model)]
     try:
-        for before, after in zip(stations[::2], stations[1::2], strict=True):
+        for before, after in zip(models[::2], models[1::2], strict=True):
             if problem := disagreement(before, after, seed):
                 raise VerificationError(
                     f"rewriting the model changed it: {problem}; please report this, no output is kept"
