@@ -11,6 +11,7 @@ from graphprune.passes.merge_clones import MergeClones
 from graphprune.passes.movement_to_gather import MovementToGather
 from graphprune.passes.pipeline import format_pipeline, make_pass, parse_pipeline
 from graphprune.passes.prune import Prune
+from graphprune.passes.set_training import SetTraining
 from graphprune.passes.verify import Verify
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Pass",
     "Prune",
     "Report",
+    "SetTraining",
     "Verify",
     "canonicalize",
     "format_pipeline",
