@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -30,6 +31,7 @@ class Network:
     dynamic: Mapping[int, str]
 
 
+@cache
 def vision() -> ModuleType:
     """Import torchvision's models, declaring the operators that its wheel lacks beside a CPU-only torch."""
     box = "Tensor dets, Tensor scores, float iou_threshold"
