@@ -170,14 +170,14 @@ ARCHITECTURES = Path(__file__).with_name("zoo_architectures.txt").read_text().sp
 
 
 _OVERRIDES: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("codegen", "gptj"), {"rotary_dim": 4}),
+    **{key: {"rotary_dim": 4} for key in ("codegen", "gptj")},
     "efficientnet": {"hidden_dim": 2560},
     "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
     "luke": {"entity_vocab_size": 50},
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2},
     "speech_to_text": {"input_feat_per_channel": 80},
     "squeezebert": {"embedding_size": 32},
-    **dict.fromkeys(("swin", "swinv2", "swin2sr"), {"embed_dim": 48}),
+    **{key: {"embed_dim": 48} for key in ("swin", "swinv2", "swin2sr")},
     "xmod": {"default_language": "en_XX"},
 }
 """What a configuration needs beside small extents to describe a network that works."""
