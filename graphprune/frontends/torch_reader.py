@@ -40,6 +40,9 @@ _ARITHMETIC: dict[object, str] = {
 
 _INTERFACE = "the model's interface"
 
+_NEWEST = 1 << 30
+"""ATen has no versions: rules that know versions of ONNX are to do what its newest says."""
+
 
 def read(module: fx.GraphModule) -> Structure:
     """The structure of a program that has been canonicalised."""
@@ -219,7 +222,8 @@ class Reader(Reading):
             names_of(node.target)[-1],
             operands,
             attributes,
-            [sizes_of(each) for each in values],
+            [sizes_of(each) if _is_read(node, index) else None for index, each in enumerate(values)],
+            opset=_NEWEST,
             results=(label,) if not isinstance(value, Sequences) else tuple(f"{label}.{i}" for i in range(count)),
         )
         for name, value in given.items():
@@ -329,6 +333,13 @@ class Reader(Reading):
         for index, axes in enumerate(results):
             own = values[index] if index < len(values) else None
             self.structure.tensors[f"{label}.{index}"] = self.refined(call, axes, lambda own=own: sizes_of(own))  # type: ignore[misc]
+
+
+def _is_read(node: fx.Node, index: int) -> bool:
+    """Whether anything reads result ``index`` (one result, or a list as a whole, counts as read)."""
+    if not isinstance(node.meta.get("val"), Sequences):
+        return True
+    return any(user.target is not operator.getitem or user.args[1] == index for user in node.users)
 
 
 def _number(node: fx.Node) -> Size | None:

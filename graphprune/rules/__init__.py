@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from graphprune.rules import (
+    aten_contraction,
+    aten_pointwise,
     attention,
     contraction,
     cut,
@@ -25,6 +27,8 @@ from graphprune.rules.table import lookup as find
 __all__ = ["Binding", "Call", "Operand", "Rule", "bind", "find", "table"]
 
 _FAMILIES = (
+    aten_contraction,
+    aten_pointwise,
     attention,
     contraction,
     cut,

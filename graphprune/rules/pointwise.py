@@ -51,11 +51,9 @@ bind(
 bind("onnx.Cast onnx.BitCast onnx.Bernoulli", UNARY)
 bind("onnx.Affine onnx.ParametricSoftplus onnx.Scale onnx.ScaledTanh", UNARY)  # before opset 7; runtimes keep them
 bind("onnx.Identity", UNARY)
-bind("aten.relu aten.dropout aten.detach aten.lift_fresh_copy", UNARY, "self")
 bind("onnx.Clip onnx.Dropout", first_only)
 bind("onnx.CastLike", cast_like, "input target_type")
 bind("onnx.Add onnx.Sub onnx.Mul onnx.Div onnx.Pow onnx.Mod onnx.BitShift", pointwise, "")
-bind("aten.add aten.mul", pointwise, "self other")
 bind("onnx.And onnx.Or onnx.Xor onnx.BitwiseAnd onnx.BitwiseOr onnx.BitwiseXor", pointwise)
 bind("onnx.Equal onnx.Greater onnx.GreaterOrEqual onnx.Less onnx.LessOrEqual", pointwise)
 bind("onnx.Where", pointwise, "condition X Y")
