@@ -72,7 +72,7 @@ _PRODUCTS = {
 bind("aten.addmm", Rule(_added, macs=("m k n",)), "self mat1 mat2")
 bind("aten.addmv", Rule(_added, macs=("m k",)), "self mat vec")
 bind("aten.addr", Rule(_added), "self vec1 vec2")
-bind("aten.baddbmm aten.addbmm", Rule(_added, macs=("b m k n",), roles={"b": "head"}), "self batch1 batch2")
+bind("aten.baddbmm aten.addbmm", Rule(_added, macs=("b m k n",)), "self batch1 batch2")
 bind("aten.einsum", EINSUM, "tensors")
 bind("aten.bilinear", Rule("*n i, *n j, o i j, o? -> *n o", macs=("*n o i j",)), "input1 input2 weight bias")
 
