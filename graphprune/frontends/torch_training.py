@@ -1,6 +1,6 @@
 """Training and evaluation mode of an exported graph: the arguments by which its operators tell them apart.
 
-``torch.export`` writes the mode of a module into its graph: ``training`` of a batch normalisation, ``train`` of a dropout.
+``torch.export`` writes the mode of a module into its graph: ``training`` of a batch normalisation, ``train`` of dropout.
 Setting those arguments switches the graph as ``module.train()`` switches a module. What Python itself decides by
 ``self.training`` (a stochastic depth that returns early) leaves no argument and stays as it was exported.
 """
