@@ -31,7 +31,7 @@ def experts(call: Call) -> list[Axes | None]:
         macs=(f"t c f {call.attribute('k', 1)} 2",),
         statistics="e",
         summed={"c": (0,), "f": (4,)},
-        roles={"e": "expert", "f": "hidden unit"},
+        roles={"e": "expert", "f": "ffn"},
     )
     return rule(call)
 
@@ -58,7 +58,7 @@ def quantized_experts(call: Call) -> list[Axes | None]:
         macs=(f"t c {size} f {size} {call.attribute('k', 1)} 2",),
         statistics="e",
         summed={"c": (0,), "f": (3, 4)},
-        roles={"e": "expert", "f": "hidden unit"},
+        roles={"e": "expert", "f": "ffn"},
     )
     return rule(call)
 
