@@ -37,7 +37,8 @@ def vision() -> ModuleType:
     box = "Tensor dets, Tensor scores, float iou_threshold"
     align = "Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width, int sampling_ratio"
     for name, signature in (("nms", box), ("qnms", box), ("roi_align", f"{align}, bool aligned")):
-        torch.library.define(f"torchvision::{name}", f"({signature}) -> Tensor")
+        if not hasattr(torch.ops.torchvision, name):
+            torch.library.define(f"torchvision::{name}", f"({signature}) -> Tensor")
     from torchvision import models
 
     return models
