@@ -38,8 +38,8 @@ def cubic(step: int, start: float, end: float, begin: int, steps: int) -> float:
     """
     if steps < 1:
         raise UsageError(f"steps {steps} is out of range: the ratio needs at least 1 step to change in")
-    done = min(max((step - begin) / steps, 0.0), 1.0)
-    return end + (start - end) * (1 - done) ** 3
+    left = (1 - min(max((step - begin) / steps, 0.0), 1.0)) ** 3
+    return start * left + end * (1 - left)
 
 
 def iterate(
