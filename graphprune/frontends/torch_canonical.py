@@ -30,9 +30,8 @@ def canonicalize(module: fx.GraphModule) -> bool:
         elif node.op == "call_function" and (rewrite := _REWRITES.get(node.target)) is not None:
             changed |= rewrite(node)
     if changed:
-        for _, _, owner in walk(module):
+        for owner in {id(owner): owner for _, _, owner in walk(module)}.values():
             owner.recompile()
-        module.recompile()
     return changed
 
 
