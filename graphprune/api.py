@@ -36,6 +36,7 @@ from graphprune.proof import Incomparable, Verification, disagreement
 from graphprune.proof import verify as prove
 from graphprune.result import Change, GroupCount, Inspection, PruneResult
 from graphprune.sample_inputs import random_inputs
+from graphprune.units import Units, parse_units, unit_texts
 
 if TYPE_CHECKING:
     from graphprune.torch_api import Torch
@@ -73,7 +74,7 @@ def prune(
     exclude: str | Sequence[str] = (),
     per_group: Mapping[str, float] | None = None,
     min_width: int | None = None,
-    roles: str | Sequence[str] = (),
+    units: Units = (),
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
     pipeline: str | None = None,
@@ -108,7 +109,8 @@ def prune(
         exclude: patterns of tensors, operators or groups that are left alone.
         per_group: pattern -> ratio of the groups that it matches.
         min_width: what each group keeps at least.
-        roles: only groups of these roles are cut.
+        units: only groups of these roles are cut: ``["head", "ffn"]``, or with a ratio each ``{"head": 0.25}``, or with
+            bounds ``{"ffn": {"ratio": 0.5, "min": 64, "max_ratio": 0.75}}``. ``inspect`` shows the roles.
         seed: of the random criterion and of the inputs of the proof.
         dims: numbers for symbolic dimensions, for counting multiply-accumulates.
         pipeline: passes to run instead, such as ``"lossless, prune{ratio=0.5}"``; a ``prune`` without options takes
@@ -139,7 +141,7 @@ def prune(
         min_width=1 if min_width is None else min_width,
         exclude=_texts(exclude),
         group=tuple(f"{pattern}={share}" for pattern, share in (per_group or {}).items()),
-        roles=_texts(roles),
+        units=unit_texts(parse_units(units)),
         seed=seed,
     )
     steps = [asked] if pipeline is None else _filled(passes.parse_pipeline(pipeline), asked)

@@ -14,6 +14,7 @@ from graphprune.passes.base import Context, Decision, Pass, Report, register
 from graphprune.score import Evidence, criterion
 from graphprune.selection import Selection
 from graphprune.structure import Structure
+from graphprune.units import parse_units
 
 __all__ = ["Prune", "cut"]
 
@@ -26,7 +27,8 @@ class Prune(Pass):
     ``ratio`` is the share of positions to remove; ``macs``, ``params`` and ``bytes`` are what to keep instead, as
     ``50%`` or ``2.0G``. With ``scope`` local each group loses the same share, with global groups compete; auto is local
     for a ratio and global for a target. ``group`` holds ``pattern=ratio`` pairs, each another ratio for the groups it
-    matches.
+    matches. ``units`` names the roles whose groups are cut, ``head`` or ``head=0.25`` or ``ffn=0.5:min=64``, each with
+    a ratio and bounds of its own.
     """
 
     ratio: float | None = None
@@ -39,7 +41,7 @@ class Prune(Pass):
     min_width: int = 1
     exclude: tuple[str, ...] = ()
     group: tuple[str, ...] = ()
-    roles: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
     seed: int = 0
 
     requires: ClassVar[tuple[str, ...]] = ("canonicalize",)
@@ -70,8 +72,14 @@ class Prune(Pass):
         return Report(bool(groups), {"groups cut": groups})
 
     def _budget(self) -> Budget:
-        if self.ratio is None and not (self.macs or self.params or self.bytes) and self.group:
-            return Budget(ratio=0.0)  # only the groups that patterns name
+        if self.ratio is None and not (self.macs or self.params or self.bytes):
+            units = parse_units(self.units)
+            given = [name for name, unit in units.items() if unit.ratio is not None]
+            for name, unit in units.items():
+                if unit.ratio is None and (given or self.group):
+                    raise UsageError(f"unit '{name}' has no ratio and there is no budget: write {name}=0.5, or a ratio")
+            if given or self.group:
+                return Budget(ratio=0.0)  # only the groups that patterns and units name
         amounts = {name: parse_amount(text) for name in ("macs", "params", "bytes") if (text := getattr(self, name))}
         return Budget(ratio=self.ratio, **amounts)
 
@@ -91,7 +99,7 @@ class Prune(Pass):
             min_width=self.min_width,
             exclude=self.exclude,
             ratios=ratios,
-            roles=self.roles,
+            units=parse_units(self.units),
         )
 
 

@@ -100,6 +100,15 @@ def command(
             rich_help_panel=CHOICE,
         ),
     ] = None,
+    units: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--units",
+            metavar="ROLE[=R],...",
+            help="Cut groups of these roles only, each by a ratio of its own: channel,head=0.25,ffn=0.5.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = None,
     pipeline: Annotated[
         str | None,
         typer.Option("--pipeline", "-p", metavar="PASSES", help="Passes to run, as 'lossless, prune{ratio=0.5}'."),
@@ -126,7 +135,7 @@ def command(
     named = [option for option, value in targets.items() if value is not None]
     if ratio is not None and named:
         raise UsageError(f"--ratio and {named[0]} exclude each other: give one of them")
-    if ratio is None and not named and pipeline is None and not group:
+    if ratio is None and not named and pipeline is None and not group and not any("=" in text for text in units or ()):
         raise UsageError("how much? Give --ratio, --macs, --params or --bytes, or a --pipeline")
     if output is None and not dry_run:
         raise UsageError("where to? Give --output OUT, or --dry-run to write nothing")
@@ -151,6 +160,7 @@ def command(
             exclude=tuple(exclude or ()),
             per_group=parse_ratios(group),
             min_width=min_width,
+            units=",".join(units or ()) or (),
             seed=seed,
             dims=parse_dims(dims),
             pipeline=pipeline,
