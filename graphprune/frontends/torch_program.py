@@ -55,7 +55,7 @@ class TorchProgram:
         trains it, takes :meth:`detached` first.
         """
         shared = {id(tensor): tensor for tensor in _tensors(self.module)}
-        return replace(self, module=copy.deepcopy(self.module, shared))
+        return replace(self, module=_copied(self.module, shared))
 
     def detached(self) -> TorchProgram:
         """A copy that shares no tensor with this one, nor with the user's module."""
@@ -66,7 +66,7 @@ class TorchProgram:
                 for t in _tensors(self.module)
                 if isinstance(t, nn.Parameter)
             }
-        return replace(self, module=copy.deepcopy(self.module, own))
+        return replace(self, module=_copied(self.module, own))
 
     def weights(self) -> Weights:
         """A reader of parameters and buffers by name."""
@@ -99,6 +99,13 @@ def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
         yield from (tensor for tensor in inner._parameters.values() if tensor is not None)
         yield from (tensor for tensor in inner._buffers.values() if tensor is not None)
         yield from (value for value in vars(inner).values() if isinstance(value, torch.Tensor))
+
+
+def _copied(module: fx.GraphModule, tensors: dict[int, Any]) -> fx.GraphModule:
+    """A copy with these tensors, by the ids of those they stand for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about its trees
+        return copy.deepcopy(module, tensors)
 
 
 def _named(label: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:
