@@ -76,7 +76,7 @@ def returned(
     saved = (original.module if source is None else source).state_dict()
     training = None if source is None else source.training
     names = {*saved, *(name for name, _ in slim.module.named_parameters(remove_duplicate=False))}
-    return Back(PrunedModule.of(copy.deepcopy(slim.module), names, training), "graph", reason)
+    return Back(PrunedModule.of(slim.detached().module, names, training), "graph", reason)
 
 
 def _class(
