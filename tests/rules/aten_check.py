@@ -65,7 +65,8 @@ def zeroed(
     results = sample.run(module, tensors)
     for number, dim in {place for mix in gathered for place in mix.results}:
         value, own = results[number], reading.results[number]
-        assert value is not None
+        if value is None:
+            continue
         assert own is not None
         mask = torch.from_numpy(statistics.mask(own[dim]).copy())
         shape = list(value.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,20 @@ def positive(*shape: int) -> torch.Tensor:
     return of(np.float32, *shape).abs()
 
 
-def row(op: str, *args: Any, tolerance: float = 1e-4, follows: bool = False, name: str = "", **kwargs: Any) -> None:
+def row(
+    op: str,
+    *args: Any,
+    tolerance: float = 1e-4,
+    follows: bool = False,
+    name: str = "",
+    read: Sequence[int] = (),
+    reference: Callable[..., Any] | None = None,
+    **kwargs: Any,
+) -> None:
     """Add a sample of ``op`` (of ATen unless it names another space; perhaps with its overload).
 
     Arguments stand as in the schema. A tuple of sizes is a random float tensor, a list may hold tensors or numbers.
+    ``reference`` stands in for an operator that needs a GPU.
     """
     count = 0
 
@@ -52,7 +63,7 @@ def row(op: str, *args: Any, tolerance: float = 1e-4, follows: bool = False, nam
 
     spelled, named = [spell(arg) for arg in args], {key: spell(value) for key, value in kwargs.items()}
     full = op if op.split(".")[0] in _SPACES else f"aten.{op}"
-    ROWS.append(AtenSample(resolve(full, spelled, named), spelled, named, tolerance, follows, name))
+    ROWS.append(AtenSample(resolve(full, spelled, named), spelled, named, tolerance, follows, name, read, reference))
 
 
 def rows(ops: str, *args: Any, **kwargs: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -42,6 +43,9 @@ class AtenSample:
     tolerance: float = 1e-4
     follows: bool = False
     name: str = ""
+    read: Sequence[int] = ()
+    """The results that the graph goes on to read, all of them if none is named."""
+    reference: Callable[..., Any] | None = None
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     """Contents of all operands by the names of their nodes."""
 
@@ -53,6 +57,7 @@ class AtenSample:
     def label(self) -> str:
         spelled = [_short(arg) for arg in self.args]
         named = [f"{key}={_short(value)}" for key, value in self.kwargs.items()]
+        named += [f"read={_short(self.read)}"] if self.read else []
         return " ".join([self.op, *([self.name] if self.name else []), *spelled, *named])
 
     @cached_property
@@ -80,9 +85,12 @@ class AtenSample:
         call = graph.call_function(
             self.target, tuple(map(spell, self.args)), {k: spell(v) for k, v in self.kwargs.items()}
         )
-        graph.output(call)
+        reads = [graph.call_function(operator.getitem, (call, index)) for index in self.read]
+        graph.output(tuple(reads) if reads else call)
         module = fx.GraphModule(root, graph)
-        call.meta["val"] = _run(call, self.tensors)
+        value = call.meta["val"] = self._run(call, self.tensors)
+        for index, node in zip(self.read, reads, strict=True):
+            node.meta["val"] = value[index]
         return module
 
     @cached_property
@@ -92,8 +100,21 @@ class AtenSample:
     def run(self, module: fx.GraphModule, tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor | None]:
         """The results of the call in ``module``, a copy of this one's, on ``tensors`` where they name an operand."""
         known = {node.name: getattr(module, str(node.target)) for node in module.graph.nodes if node.op == "get_attr"}
-        value = _run(call_of(module), {**self.tensors, **known, **tensors})
-        return list(value) if isinstance(value, Sequences) else [value]
+        value = self._run(call_of(module), {**self.tensors, **known, **tensors})
+        if not isinstance(value, Sequences):
+            return [value]
+        return [each if not self.read or index in self.read else None for index, each in enumerate(value)]
+
+    def _run(self, node: fx.Node, tensors: Mapping[str, torch.Tensor]) -> Any:
+        def fill(value: Any) -> Any:
+            if isinstance(value, Sequences):
+                return type(value)(map(fill, value))
+            return tensors[value.name].detach().clone() if isinstance(value, fx.Node) else value
+
+        args, kwargs = fx.node.map_aggregate(node.args, fill), fx.node.map_aggregate(node.kwargs, fill)
+        torch.manual_seed(0)
+        value = (self.reference or self.target)(*args, **kwargs)
+        return tuple(value) if isinstance(value, Sequences) else value
 
     def copy(self) -> fx.GraphModule:
         return copy.deepcopy(self.module)
@@ -113,6 +134,8 @@ class AtenSample:
             self.tolerance,
             self.follows,
             self.name,
+            self.read,
+            self.reference,
         )
 
 
@@ -146,7 +169,8 @@ def read(sample: AtenSample) -> AtenReading:
     node = call_of(module)
     tensors = reader.structure.tensors
     results = [
-        tensors.get(node.name if node.name in tensors else f"{node.name}.{i}") for i in range(len(sample.expected))
+        None if value is None else tensors.get(node.name if node.name in tensors else f"{node.name}.{index}")
+        for index, value in enumerate(sample.expected)
     ]
     call = reader.structure.calls[-1]
     stated = arguments(node)
@@ -175,18 +199,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequences):
         return type(value)(map(_plain, value))
     return value.tensor if isinstance(value, Const) else value
-
-
-def _run(node: fx.Node, tensors: Mapping[str, torch.Tensor]) -> Any:
-    def fill(value: Any) -> Any:
-        if isinstance(value, Sequences):
-            return type(value)(map(fill, value))
-        return tensors[value.name].detach().clone() if isinstance(value, fx.Node) else value
-
-    args, kwargs = fx.node.map_aggregate(node.args, fill), fx.node.map_aggregate(node.kwargs, fill)
-    torch.manual_seed(0)
-    value = node.target(*args, **kwargs)
-    return tuple(value) if isinstance(value, Sequences) else value
 
 
 def _short(value: Any) -> str:
