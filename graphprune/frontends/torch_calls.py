@@ -7,8 +7,9 @@ ATen's ``view(x, [n, 64])`` and ONNX's ``Reshape(x, shape)`` follow one rule. Ev
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,6 +30,28 @@ class Place:
     index: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """What a schema says, looked up once: (name, keyword only, default) of each argument, and which hold tensors."""
+
+    arguments: tuple[tuple[str, bool, Any], ...]
+    tensors: tuple[str, ...]
+    lists: frozenset[str]
+
+
+@cache
+def _signature(target: object) -> _Signature:
+    assert isinstance(target, torch._ops.OpOverload)
+    arguments = target._schema.arguments
+    tensors = [argument for argument in arguments if "Tensor" in str(argument.type)]
+    return _Signature(
+        tuple((argument.name, argument.kwarg_only, argument.default_value) for argument in arguments),
+        tuple(argument.name for argument in tensors),
+        frozenset(argument.name for argument in tensors if "List" in str(argument.type)),
+    )
+
+
+@cache
 def names_of(target: object) -> tuple[str, ...]:
     """The names that an operator goes by in the table: with its overload, then without.
 
@@ -70,15 +93,12 @@ def bodies(module: fx.GraphModule, node: fx.Node) -> Iterator[tuple[str, fx.Grap
 
 def arguments(node: fx.Node) -> dict[str, Any]:
     """The arguments of an ATen call by the schema's names, defaults included."""
-    target = node.target
-    assert isinstance(target, torch._ops.OpOverload)
-    found: dict[str, Any] = {}
-    for position, argument in enumerate(target._schema.arguments):
-        if position < len(node.args) and not argument.kwarg_only:
-            found[argument.name] = node.args[position]
-        else:
-            found[argument.name] = node.kwargs.get(argument.name, argument.default_value)
-    return found
+    args, kwargs = node.args, node.kwargs
+    count = len(args)
+    return {
+        name: args[position] if position < count and not by_name else kwargs.get(name, default)
+        for position, (name, by_name, default) in enumerate(_signature(node.target).arguments)
+    }
 
 
 def places(node: fx.Node, binding: Binding | None, given: Mapping[str, Any]) -> list[Place | None]:
@@ -86,18 +106,13 @@ def places(node: fx.Node, binding: Binding | None, given: Mapping[str, Any]) -> 
 
     Without a binding, or where it names none, those are all tensors in the order of the schema.
     """
-    target = node.target
-    assert isinstance(target, torch._ops.OpOverload)
-    if binding is not None and binding.operands:
-        names: Sequence[str] = binding.operands
-    else:
-        names = [argument.name for argument in target._schema.arguments if "Tensor" in str(argument.type)]
-    spread = {a.name for a in target._schema.arguments if "Tensor" in str(a.type) and "List" in str(a.type)}
+    signature = _signature(node.target)
+    names = binding.operands if binding is not None and binding.operands else signature.tensors
     found: list[Place | None] = []
     for name in names:
         if name not in given:
             found.append(None)
-        elif name in spread and isinstance(given[name], Sequences):
+        elif name in signature.lists and isinstance(given[name], Sequences):
             found.extend(Place(name, index) for index in range(len(given[name])))
         else:
             found.append(Place(name))
@@ -112,10 +127,8 @@ def take(given: Mapping[str, Any], place: Place) -> Any:
 
 def put(node: fx.Node, name: str, value: Any) -> None:
     """Set the argument that the schema calls ``name``."""
-    target = node.target
-    assert isinstance(target, torch._ops.OpOverload)
-    for position, argument in enumerate(target._schema.arguments):
-        if argument.name == name and position < len(node.args) and not argument.kwarg_only:
+    for position, (own, by_name, _) in enumerate(_signature(node.target).arguments):
+        if own == name and position < len(node.args) and not by_name:
             node.update_arg(position, value)
             return
     node.update_kwarg(name, value)
