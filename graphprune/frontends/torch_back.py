@@ -1,8 +1,9 @@
 """The way back of a pruned program: the user's own class, where it computes what the slim graph does, else that graph.
 
 A copy of the user's module gets the slim graph's parameters, and its attributes are set to the new sizes: those of
-``torch.nn``'s layers by a table, others by what the graph shows of their meaning. Nothing of this is trusted. The copy is
-kept only if its own forward pass agrees with the slim graph; alternatives are tried where it does not, within a bound.
+``torch.nn``'s layers by a table, others by what the graph shows of their meaning. Nothing of this is trusted: the copy
+is kept only if its own forward pass agrees with the slim graph. Where it does not, alternatives are tried, within a
+bound.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def returned(
 ) -> Back:
     """The slim program as a module that trains; neither program nor the user's module is changed.
 
-    ``structure`` is that of ``original``, and ``selection`` what ``slim`` keeps of it: None where more was changed than a
-    selection can say, which only the graph can express.
+    ``structure`` is that of ``original``, and ``selection`` what ``slim`` keeps of it: None where more was changed than
+    a selection can say, which only the graph can express.
     """
     reason = "the graph was asked for"
     if way != "graph":
@@ -104,7 +105,7 @@ def _class(
 
 
 def places_of(module: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
-    """Where each tensor of a module is held, by its id: parameters, buffers and plain attributes, tied ones together."""
+    """Where each tensor of a module is held, by its id: parameters, buffers, plain attributes; tied ones together."""
     found: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
     for child in module.modules():
         for held in (child._parameters, child._buffers, child.__dict__):
@@ -254,9 +255,9 @@ class _Patching:
         found: list[_Meaning] = []
         for level in levels:
             for meaning in self.meanings:
-                if len(meaning.choices) > 1 and meaning not in found:
-                    if any(number.module == level for number in meaning.numbers):
-                        found.append(meaning)
+                here = any(number.module == level for number in meaning.numbers)
+                if here and len(meaning.choices) > 1 and meaning not in found:
+                    found.append(meaning)
         inside = [
             m
             for m in self.meanings

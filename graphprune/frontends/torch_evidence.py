@@ -2,8 +2,8 @@
 
 Python computes the sizes that a graph spells from attributes of its modules: ``view(b, n, self.heads, -1)``. Export
 keeps, for each node, the modules whose ``forward`` made it. So a number in a node's arguments, or an extent of a tensor
-that it touches, which equals an attribute of one of these modules, is evidence for what the attribute becomes. Modules of
-one class make the same calls, so what an attribute means is the same place in all of them: a place that has the
+that it touches, which equals an attribute of one of these modules, is evidence for what the attribute becomes. Modules
+of one class make the same calls, so what an attribute means is the same place in all of them: a place that has the
 attribute's value in every instance is a hypothesis, and instances of different widths tell hypotheses apart.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import fx
@@ -149,8 +149,8 @@ def _integers(value: object, place: tuple[object, ...] = ()) -> Iterator[tuple[t
 def hypotheses(name: str, values: Sequence[int], sources: Sequence[Sequence[Source]]) -> list[Hypothesis]:
     """What the attribute ``name`` may become in its instances, the likeliest first.
 
-    ``values[i]`` is what instance ``i`` holds, ``sources[i]`` its evidence. Places that fit all instances that have them
-    come first; where there is none, each instance speaks for itself. Empty where nothing speaks for a change.
+    ``values[i]`` is what instance ``i`` holds, ``sources[i]`` its evidence. Places that fit all instances come
+    first; where there is none, each instance speaks for itself. Empty where nothing speaks for a change.
     """
     places: dict[tuple[object, ...], list[Source | None]] = {}
     for index, found in enumerate(sources):

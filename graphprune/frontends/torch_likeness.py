@@ -196,7 +196,7 @@ def _alike(a: Mark, b: Mark) -> bool:
     return a[0] == b[0] and abs(a[1] - b[1]) <= 1e-4 * scale and abs(a[2] - b[2]) <= 1e-4 * scale
 
 
-class _Tracer(fx.Interpreter):
+class _Tracer(fx.Interpreter):  # type: ignore[misc]
     """Runs a graph and marks what its nodes make."""
 
     def __init__(self, module: fx.GraphModule, trace: Trace) -> None:
@@ -217,7 +217,7 @@ class _Tracer(fx.Interpreter):
 def trace_graph(graph: fx.GraphModule, args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int) -> Trace:
     """The marks of one run on example inputs, under the weights' own values."""
     trace = Trace()
-    leaves = [each for each in pytree.tree_leaves((args, dict(kwargs)))]
+    leaves = list(pytree.tree_leaves((args, dict(kwargs))))
     with torch.random.fork_rng(), torch.no_grad(), unchanged(graph):
         torch.manual_seed(seed)
         _Tracer(graph, trace).run(*map(_copied, leaves), enable_io_processing=False)
@@ -273,8 +273,8 @@ class _Steps:
         self.calls[name] = call + 1
         first = next((each for each in pytree.tree_leaves(output) if isinstance(each, torch.Tensor)), None)
         given = [each for each in pytree.tree_leaves(inputs) if isinstance(each, torch.Tensor)]
-        if first is not None and not any(first is each for each in given):
-            if self.trace.accepts(name, call, _mark(first)) is False:
-                self.failed = name
-                raise _Parted("its result is another")
+        passed_on = first is None or any(first is each for each in given)
+        if not passed_on and self.trace.accepts(name, call, _mark(first)) is False:
+            self.failed = name
+            raise _Parted("its result is another")
         self.done += 1

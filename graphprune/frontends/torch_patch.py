@@ -123,7 +123,7 @@ def _set(holder: Any, attribute: list[str | int], value: Any) -> None:
 
 
 def _get(holder: Any, key: str | int) -> Any:
-    return holder[key] if isinstance(holder, list | tuple | dict) else holder.__dict__[str(key)]  # type: ignore[call-overload, index]
+    return holder[key] if isinstance(holder, list | tuple | dict) else holder.__dict__[str(key)]  # type: ignore[index]
 
 
 def apply_patches(root: nn.Module, patches: Iterable[Patch]) -> None:

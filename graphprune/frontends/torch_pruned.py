@@ -20,22 +20,30 @@ from graphprune.frontends.torch_training import hold, is_training, set_training
 __all__ = ["PrunedModule"]
 
 
-class PrunedModule(fx.GraphModule):
+class PrunedModule(fx.GraphModule):  # type: ignore[misc]
     """A graph of ATen calls with parameters, in one of two modes.
 
     Inputs must have the shapes of the example inputs, except for dimensions that were exported as dynamic.
     """
 
     @classmethod
-    def of(cls, graph: fx.GraphModule, persistent: Iterable[str] | None = None, training: bool | None = None) -> Any:
+    def of(
+        cls,
+        graph: fx.GraphModule,
+        persistent: Iterable[str] | None = None,
+        training: bool | None = None,
+        *,
+        held: bool = False,
+    ) -> PrunedModule:
         """Wrap a graph, whose parameters it takes over.
 
         ``persistent`` names the buffers that a state dict holds (None: all), ``training`` the mode that the graph was
-        exported in (None: as its operators tell). What trains in a graph of evaluation mode always does.
+        exported in (None: as its operators tell). What trains in a graph of evaluation mode always does; ``held`` says
+        that it is marked already.
         """
         if training is None:
             training = is_training(graph)
-        if not training:
+        if not training and not held:
             hold(graph)
         module = cls(graph, graph.graph, "PrunedModule")
         if persistent is not None:

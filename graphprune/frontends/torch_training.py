@@ -1,6 +1,6 @@
 """Training and evaluation mode of an exported graph: the arguments by which its operators tell them apart.
 
-``torch.export`` writes the mode of a module into its graph: ``training`` of a batch normalisation, ``train`` of dropout.
+``torch.export`` writes the mode of a module into its graph: ``training`` of batch normalisation, ``train`` of dropout.
 Setting those arguments switches the graph as ``module.train()`` switches a module. What Python itself decides by
 ``self.training`` (a stochastic depth that returns early) leaves no argument and stays as it was exported.
 """
@@ -15,12 +15,13 @@ from torch import fx
 
 from graphprune.frontends.torch_calls import arguments, names_of, put, walk
 
-__all__ = ["ROWS", "hold", "is_training", "set_training"]
+__all__ = ["FIXED", "PROBABILITY", "ROWS", "fixed_nodes", "hold", "is_training", "set_training"]
 
 FIXED = "graphprune.fixed"
 """Mark of nodes that are the same in both modes, in the metadata of a node."""
 
-_PROBABILITY = "graphprune.probability"
+PROBABILITY = "graphprune.probability"
+"""Key of what an attention's dropout is in training, in the metadata of a node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +91,15 @@ def is_training(module: fx.GraphModule) -> bool:
     return False
 
 
+def fixed_nodes(module: fx.GraphModule) -> set[fx.Node]:
+    """What trains in a graph of evaluation mode: it does so in both modes (a dropout that is always on)."""
+    return {node for _, node, _ in walk(module) if (row := row_of(node)) and arguments(node)[row.argument]}
+
+
 def hold(module: fx.GraphModule) -> None:
-    """Mark what trains in a graph of evaluation mode: it does so in both modes (a dropout that is always on)."""
-    for _, node, _ in walk(module):
-        row = row_of(node)
-        if row is not None and arguments(node)[row.argument]:
-            node.meta[FIXED] = True
+    """Mark what trains in a graph of evaluation mode, so that no switch of mode changes it."""
+    for node in fixed_nodes(module):
+        node.meta[FIXED] = True
 
 
 def set_training(module: fx.GraphModule, mode: bool) -> bool:
@@ -122,7 +126,7 @@ def _switch(node: fx.Node, mode: bool) -> bool:
     before: Any = arguments(node)[row.argument]
     after: Any = mode
     if row.probability:
-        known = node.meta.setdefault(_PROBABILITY, before)
+        known = node.meta.setdefault(PROBABILITY, before)
         after = known if mode else 0.0
     if before == after or (before is None and mode):
         return False
