@@ -21,6 +21,7 @@ from graphprune.errors import GraphpruneError, UsageError, VerificationError
 from graphprune.frontends.atomic import write_text
 from graphprune.frontends.torch_back import Back, carry_optimizer, returned
 from graphprune.frontends.torch_fingerprint import fingerprint
+from graphprune.frontends.torch_patch import Patch
 from graphprune.frontends.torch_program import TorchProgram, capture
 from graphprune.ledger import ceiling, ledger
 from graphprune.outcome import Figures, group_count, plan_of
@@ -40,12 +41,14 @@ class ModuleResult(PruneResult):
     """The outcome of pruning a PyTorch module.
 
     ``module`` is what trains and runs on: of the same class as the original (``way`` is ``"module"``), or the slim
-    graph (``"graph"``), and then ``way_reason`` says why. ``model`` is the slim program that was proved.
+    graph (``"graph"``), and then ``way_reason`` says why. ``patches`` are the numbers among its attributes that
+    changed. ``model`` is the slim program that was proved.
     """
 
     module: nn.Module = None
     way: Literal["module", "graph"] = "graph"
     way_reason: str = ""
+    patches: tuple[Patch, ...] = ()
     optimizer: torch.optim.Optimizer | None = None
 
     @property
@@ -157,6 +160,7 @@ def prune_module(
         module=back.module,
         way=back.way,
         way_reason=back.reason,
+        patches=back.patches,
         optimizer=carried,
     )
     if output is not None:
