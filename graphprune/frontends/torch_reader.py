@@ -258,7 +258,8 @@ class Reader(Reading):
             label = prefix + value.name
             if label in self.structure.tensors:
                 axes = self.structure.tensors[label]
-                return Operand(self._name(value, label), axes, value.op == "get_attr", None, self._read(label))
+                mask = getattr(value.meta.get("val"), "dtype", None) in (torch.bool, torch.uint8)
+                return Operand(self._name(value, label), axes, value.op == "get_attr", None, self._read(label), mask)
             if label in self.elements:
                 return Operand(label, (), False, self.elements[label])
             self.pin(label, argument, "a list that is read as a whole")

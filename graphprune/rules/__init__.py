@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from graphprune.rules import (
     aten_contraction,
+    aten_creation,
+    aten_cut,
+    aten_layout,
+    aten_lookup,
     aten_pointwise,
+    aten_reduction,
+    aten_signal,
+    aten_vision,
     attention,
     contraction,
     cut,
@@ -28,7 +35,14 @@ __all__ = ["Binding", "Call", "Operand", "Rule", "bind", "find", "table"]
 
 _FAMILIES = (
     aten_contraction,
+    aten_creation,
+    aten_cut,
+    aten_layout,
+    aten_lookup,
     aten_pointwise,
+    aten_reduction,
+    aten_signal,
+    aten_vision,
     attention,
     contraction,
     cut,

@@ -47,6 +47,8 @@ class Operand:
     """Contents of a small integer tensor of rank 0 or 1, element by element, as far as they are known."""
     read: Callable[[], npt.NDArray[Any] | None] = lambda: None
     """Reads the contents of a constant (None otherwise); called only where a rule needs them."""
+    boolean: bool = False
+    """Whether it holds truth values, as far as the host tells."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from rules import aten_rows_contraction, aten_rows_pointwise
+from rules import (
+    aten_rows_contraction,
+    aten_rows_cut,
+    aten_rows_layout,
+    aten_rows_lookup,
+    aten_rows_pointwise,
+    aten_rows_reduction,
+    aten_rows_vision,
+)
 from rules.aten_registry import ROWS
 
 __all__ = ["ROWS"]
 
-_FAMILIES = (aten_rows_contraction, aten_rows_pointwise)
+_FAMILIES = (
+    aten_rows_contraction,
+    aten_rows_cut,
+    aten_rows_layout,
+    aten_rows_lookup,
+    aten_rows_pointwise,
+    aten_rows_reduction,
+    aten_rows_vision,
+)
