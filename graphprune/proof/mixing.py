@@ -7,7 +7,7 @@ reads the kept positions of its operands, and its results are spread out again t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,8 +50,10 @@ class Hidden:
         return ([{spot: mask.tobytes() for spot, mask in each.items()} for each in masks], self.neutral, self.lengths)
 
 
-def hidden(structure: Structure, call: Call, selection: Selection) -> Hidden | None:
+def hidden(structure: Structure, call: Call, selection: Selection, results: Sequence[str]) -> Hidden | None:
     """What ``selection`` asks to be hidden from the operator of ``call``; None where it mixes nothing that is cut.
+
+    ``results`` are the names of the tensors that it makes.
 
     Raises:
         ValueError: a cut axis has a symbolic factor in a place where no constant mask fits it.
@@ -71,7 +73,7 @@ def hidden(structure: Structure, call: Call, selection: Selection) -> Hidden | N
             if mix.kind == "sum":
                 found.neutral[number] = mix.neutral
         for number, dim in mix.results:
-            made = structure.tensors[call.results[number]]
+            made = structure.tensors[results[number]]
             assert made is not None
             _meet(found.spread, (number, dim), _mask(structure, selection, mix, made, (number, dim), found, "result"))
     gone = [leaf for mix in mixes if mix.kind == "statistics" for leaf in structure.leaves(mix.axis)]

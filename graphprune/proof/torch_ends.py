@@ -16,9 +16,10 @@ __all__ = ["bounded_outputs", "hidden_values", "output_names"]
 _BOUNDED = frozenset({
     "aten.hardsigmoid", "aten.sigmoid", "aten.softmax", "aten._softmax", "aten.tanh",
 })  # fmt: skip
-_TRANSPARENT = frozenset({
-    "aten.clamp", "aten.contiguous", "aten.clone", "aten.exp", "aten.flatten", "aten.log_softmax", "aten.permute",
-    "aten.relu", "aten.reshape", "aten.squeeze", "aten.to", "aten.transpose", "aten.unsqueeze", "aten.view",
+_CHANGING = frozenset({"aten.clamp", "aten.exp", "aten.log_softmax", "aten.relu", "aten.to"})
+_MOVING = frozenset({
+    "aten.contiguous", "aten.clone", "aten.flatten", "aten.permute", "aten.reshape", "aten.squeeze", "aten.transpose",
+    "aten.unsqueeze", "aten.view",
 })  # fmt: skip
 
 
@@ -29,7 +30,8 @@ def output_names(module: fx.GraphModule) -> list[str]:
 
 def bounded_outputs(module: fx.GraphModule) -> frozenset[str]:
     """Names of outputs that lie between -1 and 1 whatever the input."""
-    return frozenset(each.name for each in _outputs(module) if isinstance(each, fx.Node) and _before(each)[1])
+    nodes = [each for each in _outputs(module) if isinstance(each, fx.Node)]
+    return frozenset(node.name for node in nodes if not _BOUNDED.isdisjoint(_behind(node)[1]))
 
 
 def hidden_values(module: fx.GraphModule, structure: Structure, selection: Selection) -> list[str]:
@@ -37,10 +39,11 @@ def hidden_values(module: fx.GraphModule, structure: Structure, selection: Selec
     outputs = [each for each in _outputs(module) if isinstance(each, fx.Node)]
     found: dict[str, None] = {}
     for output in outputs:
-        node, _ = _before(output)
+        node, functions = _behind(output)
         axes = structure.tensors.get(node.name)
-        inner = node not in outputs and node.op == "call_function"
-        if inner and axes is not None and not any(map(selection.cuts, axes)):
+        if functions <= _MOVING or node in outputs or node.op != "call_function" or axes is None:
+            continue
+        if not any(map(selection.cuts, axes)):
             found[node.name] = None
     return list(found)
 
@@ -50,13 +53,13 @@ def _outputs(module: fx.GraphModule) -> list[object]:
     return list(ending) if isinstance(ending, Sequences) else [ending]
 
 
-def _before(node: fx.Node) -> tuple[fx.Node, bool]:
-    """The first operand behind the functions at the end of a graph, and whether one of them has bounded results."""
-    bounded = False
+def _behind(node: fx.Node) -> tuple[fx.Node, frozenset[str]]:
+    """The first operand behind the functions at the end of a graph, and the names of these."""
+    functions: set[str] = set()
     while node.op == "call_function" and node.args and isinstance(node.args[0], fx.Node):
         name = names_of(node.target)[-1]
-        if name not in _BOUNDED | _TRANSPARENT:
+        if name not in _BOUNDED | _CHANGING | _MOVING:
             break
-        bounded |= name in _BOUNDED
+        functions.add(name)
         node = node.args[0]
-    return node, bounded
+    return node, frozenset(functions)

@@ -47,7 +47,7 @@ def masked_original(program: TorchProgram, structure: Structure, selection: Sele
     nodes = {label: (node, owner) for label, node, owner in walk(module)}
     done: dict[str, Hidden] = {}
     for call in structure.calls:
-        found = hidden(structure, call, selection)
+        found = hidden(structure, call, selection, call.results)
         if call.node in done:  # one graph that is run more than once
             if found is None or not found.same(done[call.node]):
                 raise ValueError(f"'{call.node}' is part of a graph that is run with different cuts")

@@ -19,7 +19,7 @@ from graphprune.rules.call import Axes
 from graphprune.selection import Selection
 from graphprune.structure import Structure
 
-__all__ = ["chained", "kept", "perturb", "poison", "reseed"]
+__all__ = ["chained", "kept", "only_cut", "perturb", "poison", "reseed"]
 
 SMALL = 16
 """Weights of fewer elements are not perturbed: they may be bounds or epsilons, in which an exact number is meant."""
@@ -97,6 +97,11 @@ def reseed(structure: Structure, selection: Selection, seed: int = 0) -> Values:
         return _random(tensor, _generator(seed, name), faint)
 
     return values
+
+
+def only_cut(structure: Structure, selection: Selection, cut: Values, others: Values) -> Values:
+    """The function ``cut`` for weights that are cut, ``others`` for the others."""
+    return lambda name, tensor: (others if _cut(structure, selection, name) is None else cut)(name, tensor)
 
 
 def kept(original: torch.nn.Module, structure: Structure, selection: Selection, values: Values) -> Values:

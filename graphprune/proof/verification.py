@@ -160,6 +160,8 @@ class _Proof:
         if found is None:
             return None
         entering, behind = found
+        made = {value.name for node in self.slim.graph for value in node.outputs}
+        entering = [name for name in entering if name in made]  # whole operators may have gone
         original, slim = expose(self.original, entering, behind), expose(self.slim, entering, behind)
         again = _Proof(original, slim, self.structure, self.selection, self.seed, self.poisoned, self.expect_visible)
         result = again.compare(feeds, again._run(again.original, "the original", feeds), tolerance)
