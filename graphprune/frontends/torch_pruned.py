@@ -7,6 +7,7 @@ signature, both modes, devices, copies.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -74,7 +75,9 @@ class PrunedModule(fx.GraphModule):  # type: ignore[misc]
     def __deepcopy__(self, memo: dict[int, Any]) -> PrunedModule:
         saved = set(self.state_dict())
         training = self.training
-        copied = super().__deepcopy__(memo)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, about its trees
+            copied = super().__deepcopy__(memo)
         assert isinstance(copied, PrunedModule)
         _persist(copied, saved)
         for child in copied.modules():
