@@ -65,14 +65,16 @@ def group_count(before: int, context: Context) -> GroupCount:
 
 def plan_of(context: Context, mark: str, steps: Sequence[Pass]) -> Plan | None:
     """The decisions as one plan; None where the graph or weights were changed too, after the first of them."""
-    deciding = {decision.by for decision in context.decisions}
+    deciding = {decision.by for decision in context.decisions if decision.reference is None}
     names = [step.name for step in steps]
     first = min((names.index(name) for name in deciding if name in names), default=len(steps))
     changed = {name for name, report in context.reports if report.modified} - deciding - _HOUSEKEEPING
     if any(decision.lossless for decision in context.decisions) or changed & set(names[first:]):
         return None
     options = {"pipeline": format_pipeline(step for step in steps if step.name != "apply")}
-    prepare = format_pipeline(step for step in steps[:first] if step.name in changed)
+    done = context.data.get("done", {})  # passes that chose something, as passes that name what they chose
+    assert isinstance(done, dict)
+    prepare = format_pipeline(done.get(step, step) for step in steps[:first] if step.name in changed)
     plan = Plan({}, mark, prepare, options, versions())
     for decision in context.decisions:
         plan = plan.then(Plan.of(decision.structure, decision.selection))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphprune.passes.base import Context, Decision, Pass, Report, passes, register, run_passes
 from graphprune.passes.canonicalize import Canonicalize, canonicalize
+from graphprune.passes.depth import Depth
 from graphprune.passes.eliminate_dead_nodes import EliminateDeadNodes
 from graphprune.passes.interop import AsIrPass, FromIrPass
 from graphprune.passes.lossless import Lossless
@@ -19,6 +20,7 @@ __all__ = [
     "Canonicalize",
     "Context",
     "Decision",
+    "Depth",
     "EliminateDeadNodes",
     "FromIrPass",
     "Lossless",

@@ -38,7 +38,8 @@ class Report:
 class Decision:
     """A cut that was carried out: by which pass, on which model, and what it left.
 
-    ``lossless``: nothing was lost, so ``after`` must equal ``before`` itself rather than the masked ``before``.
+    ``lossless``: nothing was lost, so ``after`` must equal ``before`` itself rather than the masked ``before``;
+    ``reference``: what ``after`` must equal instead, where no positions but whole operators went.
     """
 
     by: str
@@ -47,6 +48,7 @@ class Decision:
     structure: Structure
     selection: Selection
     lossless: bool = False
+    reference: Host | None = None
 
 
 @dataclass(slots=True)
