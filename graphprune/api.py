@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -39,6 +39,8 @@ from graphprune.sample_inputs import random_inputs
 from graphprune.units import Units, parse_units, unit_texts
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from graphprune.torch_api import Torch
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "Source",
     "apply",
     "inspect",
+    "load_module",
     "prune",
     "verify",
 ]
@@ -287,6 +290,23 @@ def inspect(
         structure = read(loaded)
         cost = CostModel(structure, concrete_sizes(loaded, dims))
     return Inspection(structure, cost.total, ceiling(cost), tuple(ledger(cost)))
+
+
+def load_module(
+    folder: PathLike, model: nn.Module | Callable[[], nn.Module] | None = None, *, map_location: str = "cpu"
+) -> nn.Module:
+    """The pruned module that :meth:`~graphprune.torch_api.ModuleResult.save` stored in ``folder``.
+
+    Without ``model`` that is the slim graph, which needs no other code. ``model`` is the unpruned module, or a function
+    that makes it: then its own class comes back, cut as the stored plan says.
+
+    Raises:
+        ModelError: no such folder, a damaged one, or one that was stored from another model.
+        UsageError: the stored module did not keep its class.
+    """
+    from graphprune.storage import load
+
+    return load(folder, model, map_location=map_location)
 
 
 def _inputs(args: PathLike | tuple[Any, ...] | None) -> Any:

@@ -102,6 +102,12 @@ class Plan:
             seen[place.position[mask[place.index]]] = True
             keep[place.leaf] = keep[place.leaf] | seen if place.leaf in keep else seen
 
+    def apply(self, model: Any, args: Any = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Carry this plan out on a model or module; see :func:`graphprune.apply`."""
+        from graphprune.api import apply  # the one step up: a plan is what users hold in their hands
+
+        return apply(self, model, args, kwargs, **options)
+
     def then(self, other: Plan) -> Plan:
         """This plan and, on what it leaves, ``other``: one plan for the model that this one was made for."""
         cuts = {tensor: dict(dims) for tensor, dims in self.cuts.items()}
