@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from graphprune.errors import GraphpruneError, ModelError, UsageError
+from graphprune.frontends.torch_attention import adapt_attention
 from graphprune.frontends.torch_back import places_of, replace_tensors, resolve
 from graphprune.frontends.torch_onnx import to_onnx
 from graphprune.frontends.torch_patch import Patch, apply_patches
@@ -275,6 +276,7 @@ def _into(
     if kind.rpartition(":")[2] != str(manifest["class"]).rpartition(":")[2]:
         raise ModelError(f"it was stored from a {manifest['class']}, and the model is a {kind}")
     cut(module, Plan.load(source / PLAN))
+    adapt_attention(module)
     apply_patches(module, [_patch(entry) for entry in manifest["patches"]])
     module = module.to(device)
     try:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import fx, nn
 
+from graphprune.frontends.torch_attention import adapt_attention
 from graphprune.frontends.torch_calls import arguments, walk
 from graphprune.frontends.torch_evidence import Evidence, Hypothesis, hypotheses, modules_of
 from graphprune.frontends.torch_layers import sizes_of_layer
@@ -67,17 +68,18 @@ def returned(
     ``structure`` is that of ``original``, and ``selection`` what ``slim`` keeps of it: None where more was changed than
     a selection can say, which only the graph can express.
     """
+    own = slim.detached()  # comparing writes to running statistics, and what comes back is trained
     reason = "the graph was asked for"
     if way != "graph":
         try:
-            return _class(original, slim, structure, selection, seed)
+            return _class(original, own, structure, selection, seed)
         except _Refused as refused:
             reason = str(refused)
     source = original.source
     saved = (original.module if source is None else source).state_dict()
     training = None if source is None else source.training
     names = {*saved, *(name for name, _ in slim.module.named_parameters(remove_duplicate=False))}
-    return Back(PrunedModule.of(slim.detached().module, names, training), "graph", reason)
+    return Back(PrunedModule.of(own.module, names, training), "graph", reason)
 
 
 def _class(
@@ -91,10 +93,11 @@ def _class(
     if isinstance(source, fx.GraphModule):
         raise _Refused("the module is a graph itself")
     try:
-        module = copy.deepcopy(source)
+        module = copy.deepcopy(source, _slim_tensors(source, slim.module, structure))
     except Exception as error:  # copying runs whatever the user's objects define
         raise _Refused(f"{type(source).__name__} cannot be copied ({first_line(error)})") from error
-    _transfer(module, slim.module, structure, selection)
+    _refresh(module)
+    adapt_attention(module)
     patching = _Patching(module, original, slim, structure, selection, seed)
     if problem := patching.settle():
         raise _Refused(problem)
@@ -135,26 +138,26 @@ def replace_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> N
                 owner._buffers[own] = tensor
             else:
                 owner.__dict__[own] = tensor
+    _refresh(module)
+
+
+def _refresh(module: nn.Module) -> None:
+    """Let recurrent layers find their weights anew."""
     for child in module.modules():
         if isinstance(child, nn.RNNBase):
             child._init_flat_weights()
 
 
-def _transfer(module: nn.Module, slim: nn.Module, structure: Structure, selection: Selection) -> None:
-    """Give the copy the parameters and buffers of the slim graph, as far as it has those names."""
-    found: dict[str, torch.Tensor] = {}
-    done: dict[int, torch.Tensor] = {}
+def _slim_tensors(source: nn.Module, slim: nn.Module, structure: Structure) -> dict[int, Any]:
+    """What a copy of the user's module gets in the place of its parameters and buffers, by their ids."""
+    found: dict[int, Any] = {}
     for name in structure.parameters:
-        old, new = resolve(module, name), resolve(slim, name)
-        if old is None or new is None or old.dtype != new.dtype:
+        old, new = resolve(source, name), resolve(slim, name)
+        if old is None or new is None or old.dtype != new.dtype or id(old) in found:
             continue
-        if id(old) not in done:
-            value = new.detach().clone()
-            if isinstance(old, nn.Parameter):
-                value = nn.Parameter(value, old.requires_grad)
-            done[id(old)] = value
-        found[name] = done[id(old)]
-    replace_tensors(module, found)
+        value = new.detach().clone()
+        found[id(old)] = nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value
+    return found
 
 
 # -- attributes ---------------------------------------------------------------------------------------------------

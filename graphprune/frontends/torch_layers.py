@@ -74,9 +74,9 @@ def _cell(layer: Any, spelled: Spelled) -> Sizes:
 
 
 def _attention(layer: Any, spelled: Spelled) -> Sizes:
-    if not layer._qkv_same_embed_dim:
-        shapes = (layer.q_proj_weight.shape, layer.k_proj_weight.shape, layer.v_proj_weight.shape)
-        return {"embed_dim": shapes[0][1], "kdim": shapes[1][1], "vdim": shapes[2][1]}
+    if layer.in_proj_weight is None:
+        shapes = (layer.out_proj.weight.shape, layer.k_proj_weight.shape, layer.v_proj_weight.shape)
+        return {"embed_dim": shapes[0][0], "kdim": shapes[1][1], "vdim": shapes[2][1]}
     width = layer.in_proj_weight.shape[1]
     return {"embed_dim": width, "kdim": width, "vdim": width}
 

@@ -10,17 +10,43 @@ import contextlib
 import math
 import random
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["Trace", "difference", "first_line", "sampled", "shaken", "steps_alike", "trace_graph", "unchanged"]
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 """Both sides run the same kernels on the same shapes, but may fuse attention or sum in another order."""
+
+
+class Steady(TorchDispatchMode):  # type: ignore[misc]
+    """A mode in which every coin shows its expectation, so that dropout passes everything on.
+
+    The numbers that dropout draws depend on the layout of memory, which two ways of computing the same need not share.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Answer coins, and leave everything else to PyTorch."""
+        coin = _COINS.get(func)
+        return func(*args, **(kwargs or {})) if coin is None else coin(*args)
+
+
+_aten = torch.ops.aten
+
+_COINS: dict[object, Callable[..., Any]] = {
+    _aten.bernoulli_.float: lambda x, p=0.5, *_: x.fill_(p),
+    _aten.bernoulli_.Tensor: lambda x, p, *_: x.copy_(p),
+    _aten.bernoulli.default: lambda x, *_: x.clone(),
+    _aten.bernoulli.p: lambda x, p, *_: torch.full_like(x, p),
+    _aten.native_dropout.default: lambda x, *_: (x.clone(), torch.ones_like(x, dtype=torch.bool)),
+}
 
 
 def sampled(values: Any, seed: int) -> Any:
@@ -79,7 +105,7 @@ def first_line(error: BaseException) -> str:
 
 def _run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int) -> list[Any]:
     random.seed(seed)
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad(), Steady():
         torch.manual_seed(seed)
         args, kwargs = pytree.tree_map(_copied, (args, dict(kwargs)))
         return list(pytree.tree_leaves(module(*args, **kwargs)))
@@ -218,7 +244,7 @@ def trace_graph(graph: fx.GraphModule, args: tuple[Any, ...], kwargs: Mapping[st
     """The marks of one run on example inputs, under the weights' own values."""
     trace = Trace()
     leaves = list(pytree.tree_leaves((args, dict(kwargs))))
-    with torch.random.fork_rng(), torch.no_grad(), unchanged(graph):
+    with torch.random.fork_rng(), torch.no_grad(), unchanged(graph), Steady():
         torch.manual_seed(seed)
         _Tracer(graph, trace).run(*map(_copied, leaves), enable_io_processing=False)
     return trace
