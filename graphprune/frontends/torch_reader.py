@@ -140,7 +140,7 @@ class Reader(Reading):
             self._parameter(name, value, label)
         self.structure.tensors[label] = self.structure.tensors[name]
         if not isinstance(value, torch.nn.Parameter):
-            self.constants.known[label] = value
+            self.constants.hold(label, node, value)
 
     def _parameter(self, name: str, value: torch.Tensor, label: str) -> None:
         """Give a weight axes of its own, or those of the tensor that it is stored in too."""
@@ -300,6 +300,11 @@ class Reader(Reading):
             if axes is not None:
                 axis = axes[int(dim)]
                 return literal(1) if axis.size == 1 else extent(axis)
+        if node.target is torch.ops.aten.sym_numel.default:
+            axes = self.structure.tensors.get(prefix + node.all_input_nodes[0].name)
+            if axes is not None:
+                whole = self.space.product(axes)
+                return Element(whole.size, lambda selection: selection.count(whole), depends=axes)
         if kind is not None and len(operands) == 2:
             return computed(kind, operands[0], operands[1])
         if node.target is operator.getitem:
