@@ -23,6 +23,10 @@ _SEEDED = ("rand", "bernoulli", "dropout", "multinomial", "normal", "empty")
 """Operators that make other values at each run."""
 
 
+_DETACHED = torch.ops.aten.detach_.default
+"""Works in place and leaves every value as it is; lists of numbers in a program pass through it."""
+
+
 class Constants:
     """The tensors that are constant as far as they are ``known``, and how the others are made."""
 
@@ -73,7 +77,9 @@ class Constants:
         target, stated = node.target, node.meta.get("val")
         if not isinstance(target, torch._ops.OpOverload) or not isinstance(stated, torch.Tensor):
             return None
-        if target._schema.is_mutable or any(word in target._schema.name for word in _SEEDED):
+        if (target._schema.is_mutable and target is not _DETACHED) or any(
+            word in target._schema.name for word in _SEEDED
+        ):
             return None
         if node in self._writes(node.graph):
             return None
@@ -106,7 +112,8 @@ class Constants:
 def _written_by(node: fx.Node) -> list[fx.Node]:
     """The operands that a node writes to; a nested graph that writes at all may write to any of them."""
     if isinstance(node.target, torch._ops.OpOverload):
-        return _operands(node, writes=True) if node.target._schema.is_mutable else []
+        writes = node.target._schema.is_mutable and node.target is not _DETACHED
+        return _operands(node, writes=True) if writes else []
     owner = node.graph.owning_module
     if node.op != "call_function" or owner is None or not isinstance(node.target, torch._ops.HigherOrderOperator):
         return []
