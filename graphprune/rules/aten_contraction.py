@@ -9,6 +9,7 @@ from string import ascii_letters
 
 from graphprune.rules.call import Axes, Call, Declined, Mix
 from graphprune.rules.contraction import CONVOLUTION, EINSUM, MATMUL, TRANSPOSED_CONVOLUTION
+from graphprune.rules.pointwise import pointwise
 from graphprune.rules.table import Rule, bind
 
 _SPATIAL = {"strides": "stride", "pads": "padding", "auto_pad": "padding", "dilations": "dilation"}
@@ -112,6 +113,22 @@ bind("aten.tensordot", tensordot, "self other")
 bind("aten.chain_matmul", chain, "matrices")
 bind("aten.linalg_multi_dot", chain, "tensors")
 bind("aten.cdist aten._cdist_forward aten._euclidean_dist", distances, "x1 x2")
+
+
+bind("aten._pdist_forward aten.pdist", Rule("n! k -> m", summed={"k": (0,)}), "self")
+
+
+def cross(call: Call) -> list[Axes | None]:
+    """Three components along a dimension, the first of size 3 if none is stated: no cut may make an earlier one so."""
+    results = pointwise(call)
+    stated = call.attribute("dim")
+    at = [int(stated)] if stated is not None else range([axis.size for axis in results[0] or ()].index(3) + 1)
+    for number in (0, 1):
+        call.pin([call.axes(number)[dim] for dim in at], "three components along the first dimension of that size")
+    return results
+
+
+bind("aten.cross aten.linalg_cross", cross, "self other")
 
 
 def _pairs(call: Call, kind: str, keep: bool) -> list[Axes | None]:

@@ -72,6 +72,27 @@ def weight_norm(call: Call) -> list[Axes | None]:
     return [v, g][: max(len(call.result_sizes), 1)]
 
 
+def norm_except(call: Call) -> list[Axes | None]:
+    """Norms of the slices along ``dim`` of all the other dimensions, which stay with one position."""
+    v = call.axes(0)
+    at = int(call.attribute("dim", 0))
+    for dim, axis in enumerate(v):
+        if at == -1 or dim != at % len(v):
+            call.mixes.append(Mix("sum", axis, ((0, dim),)))
+    return [() if at == -1 else tuple(axis if dim == at % len(v) else ONE for dim, axis in enumerate(v))]
+
+
+def renorm(call: Call) -> list[Axes | None]:
+    """Slices along ``dim`` are scaled down to a norm of the other dimensions."""
+    x = call.axes(0)
+    for dim, axis in enumerate(x):
+        if dim != int(call.attribute("dim")) % len(x):
+            call.mixes.append(Mix("sum", axis, ((0, dim),)))
+    return [x]
+
+
+bind("aten.norm_except_dim", norm_except, "v")
+bind("aten.renorm", renorm, "self")
 bind("aten._weight_norm aten._weight_norm_interface", weight_norm, "v g")
 bind("aten.softmax aten._softmax aten.special_softmax", softmax, "self", axis="dim")
 bind("aten.log_softmax aten._log_softmax aten.special_log_softmax", softmax, "self", axis="dim")

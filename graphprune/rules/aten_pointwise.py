@@ -21,7 +21,8 @@ bind(
         "hardsigmoid hardswish hardtanh i0 isfinite isinf isnan isneginf isposinf isreal leaky_relu lgamma log log10 "
         "log1p log2 log_sigmoid logical_not logit mish nan_to_num neg negative polygamma positive rad2deg reciprocal "
         "relu relu6 round rrelu rsqrt selu sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink special_erf "
-        "special_expit special_exp2 special_expm1 special_log1p special_logit special_round special_sinc sqrt square "
+        "special_expit special_exp2 special_expm1 special_gammaln special_i0 special_log1p special_logit special_ndtr "
+        "special_round special_sinc sqrt square "
         "tan tanh threshold trunc"
     ),
     UNARY,
@@ -37,7 +38,10 @@ bind(
 )
 bind("aten.to.other aten.type_as", cast_like, "self other")
 bind(
-    _aten("empty_like full_like ones_like rand_like randint_like randn_like zero zeros_like exponential uniform"),
+    _aten(
+        "empty_like full_like ones_like rand_like randint_like randn_like zero zeros_like "
+        "cauchy exponential geometric log_normal normal random uniform"
+    ),
     UNARY,
     "self",
 )
@@ -57,6 +61,9 @@ bind(
     ),
     pointwise,
 )
+bind("aten.frexp", pointwise, "self")
+bind("aten.igamma aten.igammac", pointwise, "self other")
+bind("aten.isin", Rule("*n, - -> *n"), "elements test_elements")
 bind("aten.heaviside", pointwise, "self values")
 bind("aten.where.self aten.where.Scalar aten.where.ScalarOther aten.where.ScalarSelf", pointwise)
 bind("aten.masked_fill", pointwise, "self mask value")
@@ -97,13 +104,16 @@ def per_channel(call: Call) -> list[Axes | None]:
     x = call.axes(0)
     at = int(call.attribute("axis")) % len(x)
     for number in range(1, len(call.operands)):
-        if call.operand(number) is not None:
-            (own,) = call.axes(number)
-            call.unify(x[at], own)
+        operand = call.operand(number)
+        if operand is not None and operand.axes:
+            call.unify(x[at], call.axes(number)[0])
     return [x] * max(len(call.result_sizes), 1)
 
 
 bind("aten.fake_quantize_per_tensor_affine aten.fake_quantize_per_tensor_affine_cachemask", first_only)
 bind("aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams", first_only)
+_LIBRARY = "quantized_decomposed"
+bind(f"{_LIBRARY}.quantize_per_tensor {_LIBRARY}.dequantize_per_tensor", first_only)
+bind(f"{_LIBRARY}.quantize_per_channel {_LIBRARY}.dequantize_per_channel", per_channel, "input scales zero_points")
 bind("aten.fake_quantize_per_channel_affine", per_channel, "self scale zero_point")
 bind("aten.fake_quantize_per_channel_affine_cachemask", per_channel, "self scale zero_point")

@@ -121,12 +121,19 @@ def distance(call: Call) -> list[Axes | None]:
     return [()]
 
 
+def quantiles(call: Call) -> list[Axes | None]:
+    """Some quantiles of each slice, which come first where there is a list of them."""
+    levels = call.axes(1) if call.operand(1) is not None else ()
+    return [(*levels, *_reduced(call, "statistics", _dims(call, len(call.axes(0)))))]
+
+
 SUM, STATISTICS = reduction("sum"), reduction("statistics")
 bind("aten.sum aten.nansum aten.count_nonzero aten.any", SUM, "self")
 bind("aten.all aten.amax aten.amin aten.aminmax aten.logsumexp aten.mean aten.nanmean", STATISTICS, "self")
 bind("aten.prod aten.special_logsumexp aten.std aten.std_mean aten.var aten.var_mean", STATISTICS, "self")
 bind("aten.max aten.median aten.min aten.nanmedian", extreme, "self")
 bind("aten.max.default aten.median.default aten.min.default aten.nanmedian.default", STATISTICS, "self")
+bind("aten.nanquantile aten.quantile", quantiles, "self q")
 bind("aten.argmax aten.argmin aten.kthvalue", place, "self")
 bind("aten.mode", extreme, "self")
 bind("aten.argsort aten.sort aten.topk", order, "self")

@@ -59,7 +59,7 @@ def zeroed(
         name, axes = _operand(reading, number)
         mask = torch.from_numpy(statistics.mask(axes[dim]).copy())
         tensors[name] = tensors[name].index_select(dim, mask.nonzero().flatten())
-    module = sample.copy()
+    module = sample.copy() if statistics.keep else sample.module
     if statistics.keep:
         slice_module(module, reading.structure, statistics)
     results = sample.run(module, tensors)

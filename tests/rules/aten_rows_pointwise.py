@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.ao.quantization.fx._decomposed  # registers the operators
 
 from rules.aten_registry import const, data, of, positive, row, rows
 
@@ -13,11 +14,13 @@ rows(
     "frac gelu hardshrink hardsigmoid hardswish hardtanh i0 isfinite isinf isnan isneginf isposinf isreal leaky_relu "
     "log_sigmoid logical_not mish nan_to_num neg negative positive rad2deg reciprocal relu relu6 round rrelu selu sgn "
     "sigmoid sign signbit silu sin sinc sinh softplus softshrink special_erf special_expit special_exp2 "
-    "special_expm1 special_sinc square tan tanh trunc acos arccos arcsin arctanh asin atanh erfinv special_round",
+    "special_expm1 special_i0 special_ndtr special_sinc square tan tanh trunc "
+    "acos arccos arcsin arctanh asin atanh erfinv special_round",
     _x,
 )
 rows(
-    "acosh arccosh digamma lgamma log log10 log1p log2 logit rsqrt special_log1p special_logit sqrt", positive(2, 3, 4)
+    "acosh arccosh digamma lgamma log log10 log1p log2 logit rsqrt special_gammaln special_log1p special_logit sqrt",
+    positive(2, 3, 4),
 )
 row("bitwise_not", of("int64", 2, 3))
 row("threshold", _x, 0.1, 20.0)
@@ -38,7 +41,8 @@ rows("ones_like zeros_like zero", _x)
 row("full_like", _x, 3)
 rows("empty_like rand_like randn_like", _x, follows=True)
 row("randint_like", _x, 9, follows=True)
-rows("exponential uniform", _x, follows=True)
+rows("cauchy exponential log_normal_ normal_ random uniform_", _x, follows=True)
+row("geometric", _x, 0.5, follows=True)
 rows("alpha_dropout dropout feature_alpha_dropout feature_dropout native_dropout", _x, 0.5, False)
 rows("dropout feature_dropout native_dropout", _x, 0.5, True, follows=True)
 row("fill", _x, 2)
@@ -74,6 +78,9 @@ rows(
     of("int64", 2, 3).abs(),
     of("int64", 3, seed=1).abs(),
 )
+row("frexp", _x)
+rows("igamma igammac", positive(2, 3), positive(3))
+row("isin", of("int64", 2, 3), data([1, 2, 3, 4]))
 row("heaviside", _x, (4,))
 row("where", data([True, False, True]), (2, 3), (2, 1))
 row("where", of("bool", 2, 3), (3,), 0.5)
@@ -120,3 +127,11 @@ rows(
     0,
     5,
 )
+
+_rows, _whole = "quantized_decomposed.quantize_per_", "quantized_decomposed.dequantize_per_"
+row(f"{_rows}tensor", _x, 0.1, 1, 0, 5, torch.uint8)
+row(f"{_rows}tensor", _x, positive(1), data([1]), 0, 5, torch.uint8)
+row(f"{_rows}channel", _x, positive(3), data([1, 2, 3]), 1, 0, 5, torch.uint8)
+row(f"{_whole}tensor", of("uint8", 2, 3), 0.1, 1, 0, 255, torch.uint8)
+row(f"{_whole}channel", of("uint8", 2, 3), positive(3), data([1, 2, 3]), 1, 0, 255, torch.uint8)
+row(f"{_whole}channel", of("uint8", 2, 3), positive(3), None, 1, 0, 255, torch.uint8)

@@ -123,8 +123,8 @@ def test_every_binding_has_a_sample() -> None:
 def schemas(op: str) -> list[Any]:
     """The schemas of all overloads that follow a row, of those that work in place too."""
     space, name, *overload = op.split(".")
-    packet = getattr(getattr(torch.ops, space), name)
-    found = [getattr(packet, own) for own in packet.overloads()]
+    packets = [getattr(getattr(torch.ops, space), own, None) for own in (name, f"{name}_")]
+    found = [getattr(packet, own) for packet in packets if packet is not None for own in packet.overloads()]
     return [each._schema for each in found if not overload or each._overloadname == overload[0]]
 
 
