@@ -1,0 +1,31 @@
+"""Positions of a parameter that this graph never reads, such as those of a table longer than the example's sequence."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from graphprune.axes import Leaf, Pin
+from graphprune.structure import Structure
+
+__all__ = ["pin_unread_positions"]
+
+
+def pin_unread_positions(structure: Structure) -> None:
+    """Keep positions that occur in one parameter and in nothing that is computed.
+
+    Whether they matter shows on other inputs only: a table of positions is cut to the length of the example.
+    """
+    stored = {name: axes for name in structure.parameters if (axes := structure.tensors.get(name))}
+    own = {id(axes) for axes in stored.values()}
+    computed = (axis for axes in structure.tensors.values() if axes and id(axes) not in own for axis in axes)
+    read = {node for node in structure.space.nodes(computed) if isinstance(node, Leaf)}
+    places: Counter[Leaf] = Counter()
+    owner: dict[Leaf, str] = {}
+    for name, axes in stored.items():
+        for axis in axes:
+            for leaf in structure.leaves(axis):
+                places[leaf] += 1
+                owner[leaf] = name
+    for leaf, count in places.items():
+        if count == 1 and leaf not in read and not leaf.pinned:
+            structure.space.pin(leaf, Pin(owner[leaf], "parameter", "positions that nothing reads on these inputs"))
