@@ -109,6 +109,25 @@ def distances(call: Call) -> list[Axes | None]:
     return Rule("*b m k, *b n k -> *b m n", macs=("*b m k n",), summed={"k": (0, 1)})(call)
 
 
+def grouped(call: Call) -> list[Axes | None]:
+    """Runs of rows, which end at ``offs``, each times a matrix of its own, or matrices in pairs.
+
+    Kernels take rows of a multiple of 16 bytes: 8 positions, in the narrowest type, are its units.
+    """
+    ranks = len(call.axes(0)), len(call.axes(1))
+    if ranks not in _GROUPED:
+        raise Declined("runs of a summed axis")
+    if any(not isinstance(size, int) or size % 8 for size in (call.axes(0)[-1].size, call.axes(1)[-1].size)):
+        raise Declined("rows of a number of bytes that its kernels do not take")
+    return Rule(_GROUPED[ranks], macs=("t k n 64",) if ranks == (2, 3) else ("e m k n 64",))(call)
+
+
+_GROUPED = {
+    (2, 3): "t! (k 8), e! (k 8) (n 8), e!? -> t (n 8)",
+    (3, 3): "e m (k 8), e (k 8) (n 8), -? -> e m (n 8)",
+}
+bind("aten._grouped_mm", grouped, "self mat2 offs")
+bind("transformers.grouped_mm_fallback", Rule("t! k, e! k n, e! -> t n", macs=("t k n",)), "input weight offs")
 bind("aten.tensordot", tensordot, "self other")
 bind("aten.chain_matmul", chain, "matrices")
 bind("aten.linalg_multi_dot", chain, "tensors")

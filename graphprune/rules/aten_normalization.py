@@ -69,7 +69,8 @@ def weight_norm(call: Call) -> list[Axes | None]:
         call.mixes.append(Mix("sum", v[dim], ((0, dim),)))
     for one, other in zip(v[len(v) - len(g) :], g, strict=True):
         call.broadcast(one, other)
-    return [v, g][: max(len(call.result_sizes), 1)]
+    results: list[Axes | None] = [v, g]
+    return results[: max(len(call.result_sizes), 1)]
 
 
 def norm_except(call: Call) -> list[Axes | None]:

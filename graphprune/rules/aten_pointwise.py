@@ -20,9 +20,9 @@ bind(
         "ceil celu cos cosh deg2rad digamma elu erf erfc erfinv exp exp2 expm1 fix floor frac gelu hardshrink "
         "hardsigmoid hardswish hardtanh i0 isfinite isinf isnan isneginf isposinf isreal leaky_relu lgamma log log10 "
         "log1p log2 log_sigmoid logical_not logit mish nan_to_num neg negative polygamma positive rad2deg reciprocal "
-        "relu relu6 round rrelu rsqrt selu sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink special_erf "
-        "special_expit special_exp2 special_expm1 special_gammaln special_i0 special_log1p special_logit special_ndtr "
-        "special_round special_sinc sqrt square "
+        "relu relu6 round rrelu rsqrt selu sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink "
+        "special_entr special_erf special_erfc special_erfinv special_exp2 special_expit special_expm1 "
+        "special_gammaln special_i0 special_log1p special_logit special_ndtr special_round special_sinc sqrt square "
         "tan tanh threshold trunc"
     ),
     UNARY,

@@ -72,4 +72,4 @@ def rows(ops: str, *args: Any, **kwargs: Any) -> None:
         row(op, *args, **kwargs)
 
 
-_SPACES = ("aten", "torchvision", "quantized_decomposed", "prims", "higher_order")
+_SPACES = ("aten", "torchvision", "quantized_decomposed", "prims", "higher_order", "transformers")

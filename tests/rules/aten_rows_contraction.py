@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rules.aten_registry import of, row, rows
+import torch
+
+from rules.aten_registry import data, of, row, rows
+from rules.transformers_operators import grouped_mm
 
 row("conv1d", (2, 3, 7), (4, 3, 3), (4,))
 row("conv1d", (3, 7), (4, 3, 3), (4,))
@@ -66,6 +69,9 @@ row("chain_matmul", [(2, 3), (3, 4), (4, 5)])
 row("linalg_multi_dot", [(3,), (3, 4), (4, 5), (5,)])
 row("linalg_multi_dot", [(3,), (3, 4), (4, 5)])
 
+row("_grouped_mm", (6, 16), (2, 16, 24), data([2, 6], torch.int32))
+row("_grouped_mm", (2, 6, 16), (2, 16, 24))
+row("transformers.grouped_mm_fallback", (6, 5), (2, 5, 7), data([2, 6]), reference=grouped_mm)
 row("cdist", (2, 3, 4), (5, 4))
 row("cdist", (3, 4), (5, 4), 1.0)
 row("_cdist_forward", (2, 3, 4), (2, 5, 4), 1.0, None)

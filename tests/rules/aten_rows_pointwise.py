@@ -13,13 +13,15 @@ rows(
     "abs absolute angle arctan arcsinh asinh atan ceil celu cos cosh deg2rad elu erf erfc exp exp2 expm1 fix floor "
     "frac gelu hardshrink hardsigmoid hardswish hardtanh i0 isfinite isinf isnan isneginf isposinf isreal leaky_relu "
     "log_sigmoid logical_not mish nan_to_num neg negative positive rad2deg reciprocal relu relu6 round rrelu selu sgn "
-    "sigmoid sign signbit silu sin sinc sinh softplus softshrink special_erf special_expit special_exp2 "
+    "sigmoid sign signbit silu sin sinc sinh softplus softshrink special_erf special_erfc "
+    "special_erfinv special_expit special_exp2 "
     "special_expm1 special_i0 special_ndtr special_sinc square tan tanh trunc "
     "acos arccos arcsin arctanh asin atanh erfinv special_round",
     _x,
 )
 rows(
-    "acosh arccosh digamma lgamma log log10 log1p log2 logit rsqrt special_gammaln special_log1p special_logit sqrt",
+    "acosh arccosh digamma lgamma log log10 log1p log2 logit rsqrt special_entr special_gammaln "
+    "special_log1p special_logit sqrt",
     positive(2, 3, 4),
 )
 row("bitwise_not", of("int64", 2, 3))

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.torch
 
 GOLDEN = Path(__file__).with_name("aten_rows.txt")
 
-_SPACES = ("aten.", "torchvision.", "prims.", "quantized_decomposed.")
+_SPACES = ("aten.", "torchvision.", "prims.", "quantized_decomposed.", "transformers.")
 
 
 def differ(a: Any, b: Any, relative: float, absolute: float | None = None) -> bool:
