@@ -31,10 +31,28 @@ def canonicalize(module: fx.GraphModule) -> bool:
             changed = True
         elif node.op == "call_function" and (rewrite := _REWRITES.get(node.target)) is not None:
             changed |= rewrite(node)
+    changed |= _named_apart(module)
     if changed:
         for owner in {id(owner): owner for _, _, owner in walk(module)}.values():
             owner.recompile()
     return changed
+
+
+def _named_apart(module: fx.GraphModule) -> bool:
+    """Rename nodes that are called like a stored tensor of the module, or like a module that holds some."""
+    stored = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    stored.update(name for name, _ in [*module.named_parameters(), *module.named_buffers()])
+    taken = {name[:end] for name in stored for end in (*_dots(name), len(name))}
+    changed = False
+    for node in module.graph.nodes:
+        while node.name in taken and not (node.op == "get_attr" and node.target == node.name):
+            node._rename(f"{node.name}_")
+            changed = True
+    return changed
+
+
+def _dots(name: str) -> list[int]:
+    return [place for place, letter in enumerate(name) if letter == "."]
 
 
 def _listed(node: fx.Node) -> bool:

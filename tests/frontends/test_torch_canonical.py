@@ -135,3 +135,26 @@ def test_strides_and_sizes_that_follow_are_not_spelled() -> None:
     assert z.kwargs["output_size"] is None
     assert torch.equal(module(sample), before)
     assert not canonicalize(module)
+
+
+def test_nodes_are_not_called_like_stored_tensors() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.index = nn.Parameter(torch.randn(6, 4))
+            self.mul = nn.ParameterList([nn.Parameter(torch.randn(6))])
+            self.x = nn.Linear(3, 6)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            x = self.x(x)[torch.arange(5)] * self.mul[0]
+            return x @ self.index * y
+
+    torch.manual_seed(0)
+    module, given = Net(), (torch.randn(5, 3), torch.randn(5, 4))
+    captured = program(module, *given)
+    names = {name for name, _ in module.named_parameters()} | {"mul", "x"}
+    for node in captured.module.graph.nodes:
+        assert node.name not in names or (node.op, node.target) == ("get_attr", node.name)
+    torch.testing.assert_close(captured.module(*given), module(*given))
+    (group,) = captured.read().groups
+    assert [str(place) for place in group.slices] == ["index:0", "mul.0:0", "x.weight:0", "x.bias:0"]
