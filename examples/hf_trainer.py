@@ -48,7 +48,7 @@ class PruningTrainer(Trainer):
     The loss is made from logits here, since the slim network is given what it was exported with: no labels.
     """
 
-    def __init__(self, *args: Any, groups: TrainingGroups | None = None, strength: float = 1e-5, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, groups: TrainingGroups | None = None, strength: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.groups, self.strength = groups, strength
 

@@ -37,7 +37,7 @@ class Classifier(lightning.LightningModule):
 class ShrinkGroups(lightning.Callback):
     """The group lasso as a proximal step: channels that the loss does not hold on to become exactly zero."""
 
-    def __init__(self, example: tuple[Tensor, ...], strength: float = 1e-3) -> None:
+    def __init__(self, example: tuple[Tensor, ...], strength: float = 3e-4) -> None:
         self.example, self.strength = example, strength
         self.groups: TrainingGroups | None = None
 
