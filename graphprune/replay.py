@@ -68,25 +68,24 @@ def _finished(plan: Plan, selection: Selection, target: Side) -> Plan:
 
 
 def _complete(plan: Plan, selection: Selection, matcher: Matcher, links: list[Link]) -> None:
-    """Add links by contents, then by shape, until every leaf that is cut has a counterpart.
+    """Add links by contents to tensors that are cut and have none, and by shape where a leaf has no counterpart yet.
 
-    A tensor whose positions are those of another that has one needs none of its own.
+    A tensor whose positions are those of another that has a counterpart needs none of its own.
     """
-    source = matcher.source
+    structure = matcher.source.structure
     carried: set[Leaf] = set()
+    linked = {link.source for link in links}
     for link in links:
-        carried |= _leaves(source.structure, link)
-    open_tensors = [name for name in plan.cuts if not _cut_leaves(plan, selection, source.structure, name) <= carried]
+        carried |= _leaves(structure, link)
+    rest = [name for name in plan.cuts if name not in linked]
     for find in (matcher.by_contents, lambda name: matcher.by_shape(name, {link.target for link in links})):
-        for name in open_tensors:
-            if _cut_leaves(plan, selection, source.structure, name) <= carried:
-                continue
+        for name in rest:
             for link in find(name):
                 links.append(link)
-                carried |= _leaves(source.structure, link)
-    for name in open_tensors:
-        if not _cut_leaves(plan, selection, source.structure, name) <= carried:
-            raise _unmatched(name, matcher)
+                carried |= _leaves(structure, link)
+        rest = [name for name in rest if not _cut_leaves(plan, selection, structure, name) <= carried]
+    if rest:
+        raise _unmatched(rest[0], matcher)
 
 
 def _leaves(structure: Structure, link: Link) -> set[Leaf]:
@@ -137,7 +136,12 @@ def _selected(plan: Plan, target: Side) -> Selection:
                 raise UsageError(
                     f"plan: cannot be replayed: '{name}' dimension {dim} is pinned in {target.title}: {reasons}"
                 )
-    return plan.selection(structure)
+    try:
+        return plan.selection(structure)
+    except UsageError as error:
+        raise UsageError(
+            f"plan: cannot be replayed: {target.title} couples its layers otherwise, so make the plan on it; {error}"
+        ) from None
 
 
 def _check(link: Link, joint: Joint, selection: Selection, carried: Selection, source: Side, target: Side) -> None:
