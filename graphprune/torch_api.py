@@ -144,7 +144,7 @@ def prune_module(
     assert proofs is None or isinstance(proofs, list)
     result = ModuleResult(
         status="pruned" if context.decisions else "unchanged",
-        model=work,
+        model=work if back.program is None else back.program,
         plan=plan,
         params=Change(before.params, after.params),
         macs=Change(before.macs, after.macs),

@@ -84,7 +84,9 @@ class PrunedMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
             if added.dim() == 3:  # batch times the heads that there were
                 heads = added.shape[0] // like.shape[0]
                 if heads != self.num_heads:
-                    raise ValueError(f"attn_mask has {heads} heads where {self.num_heads} are left: give one for all heads")
+                    raise ValueError(
+                        f"attn_mask has {heads} heads where {self.num_heads} are left: give one for all heads"
+                    )
                 added = added.unflatten(0, (like.shape[0], heads))
             found = added
         if padding is not None:

@@ -27,6 +27,7 @@ from graphprune.frontends.torch_optimizer import carry_optimizer
 from graphprune.frontends.torch_patch import Number, Patch, numbers, set_number
 from graphprune.frontends.torch_program import TorchProgram
 from graphprune.frontends.torch_pruned import PrunedModule
+from graphprune.frontends.torch_scale import DEFAULT_SCALE, move_scales
 from graphprune.selection import Selection
 from graphprune.structure import Structure
 
@@ -41,13 +42,15 @@ class Back:
     """What a pruned program comes back as.
 
     ``way`` is ``"module"`` for the user's class, changed by ``patches``, and ``"graph"`` for the slim graph; then
-    ``reason`` says in one line why the class could not be kept.
+    ``reason`` says in one line why the class could not be kept. ``program`` is the slim program with the module's
+    parameters, where those had to become others than the slim program's (see :mod:`~graphprune.frontends.torch_scale`).
     """
 
     module: nn.Module
     way: Literal["module", "graph"]
     reason: str = ""
     patches: tuple[Patch, ...] = ()
+    program: TorchProgram | None = None
 
 
 class _Refused(Exception):
@@ -92,16 +95,31 @@ def _class(
         raise _Refused("more was changed than the removal of positions")
     if isinstance(source, fx.GraphModule):
         raise _Refused("the module is a graph itself")
+    scaled = _rescaled(source, slim)
+    wanted = slim if scaled is None else scaled
     try:
-        module = copy.deepcopy(source, _slim_tensors(source, slim.module, structure))
+        module = copy.deepcopy(source, _slim_tensors(source, wanted.module, structure))
     except Exception as error:  # copying runs whatever the user's objects define
         raise _Refused(f"{type(source).__name__} cannot be copied ({first_line(error)})") from error
     _refresh(module)
     adapt_attention(module)
-    patching = _Patching(module, original, slim, structure, selection, seed)
+    patching = _Patching(module, original, wanted, structure, selection, seed)
     if problem := patching.settle():
         raise _Refused(problem)
-    return Back(module, "module", "", patching.patches(source))
+    return Back(module, "module", "", patching.patches(source), scaled)
+
+
+def _rescaled(source: nn.Module, slim: TorchProgram) -> TorchProgram | None:
+    """The slim program with the scales that the user's code will compute; None where those are the same."""
+    if not any(node.meta.get(DEFAULT_SCALE) for _, node, _ in walk(slim.module)):
+        return None
+    scaled = slim.detached()
+    keep = [path for path, child in source.named_modules() if isinstance(child, nn.MultiheadAttention)]
+    if not move_scales(scaled.module, keep):
+        return None
+    scaled.module.recompile()
+    same = not difference(scaled.module, slim.module, slim.args, slim.kwargs, noise=False)
+    return scaled if same else None
 
 
 # -- parameters ---------------------------------------------------------------------------------------------------

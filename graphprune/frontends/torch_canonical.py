@@ -15,6 +15,7 @@ from torch import fx
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from graphprune.frontends.torch_calls import arguments, put, walk
+from graphprune.frontends.torch_scale import DEFAULT_SCALE
 
 __all__ = ["canonicalize"]
 
@@ -147,6 +148,7 @@ def _scaled(node: fx.Node) -> bool:
     if given.get("scale") is not None or not isinstance(query, torch.Tensor) or not isinstance(query.shape[-1], int):
         return False
     put(node, "scale", 1.0 / math.sqrt(query.shape[-1]))
+    node.meta[DEFAULT_SCALE] = True
     return True
 
 

@@ -45,10 +45,14 @@ class Source:
 
 @dataclass(slots=True)
 class Hypothesis:
-    """What an attribute becomes in each of its instances, and how much speaks for it."""
+    """What an attribute becomes in each of its instances, and how much speaks for it.
+
+    ``own``: whether calls that the modules make themselves do, rather than modules in them.
+    """
 
     after: tuple[int, ...]
     weight: float = 0.0
+    own: bool = False
 
 
 def modules_of(node: fx.Node) -> list[str]:
@@ -76,23 +80,39 @@ class Evidence:
         self._extents: dict[int, list[tuple[int, int, int, str, Axis]]] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
         slim = {label: node for label, node, _ in walk(after)}
+        self._adopted = self._adoptions(before)
         for label, node, _ in walk(before):
             if node.op == "call_function":
                 self._node(label, node, slim.get(label))
 
+    def _adoptions(self, graph: fx.GraphModule) -> dict[str, list[str]]:
+        """Modules whose forward is never called, by the module around them that is: it calls methods of theirs."""
+        called = {path for _, node, _ in walk(graph) for path in modules_of(node)}
+        found: dict[str, list[str]] = defaultdict(list)
+        for path in self.wanted:
+            if path not in called:
+                around = path
+                while around and around not in called:
+                    around = around.rpartition(".")[0]
+                found[around].append(path)
+        return found
+
     def _node(self, label: str, node: fx.Node, slim: fx.Node | None) -> None:
         paths = modules_of(node)
-        if not paths or not any(self.wanted.get(path) for path in paths):
+        if not paths:
+            return
+        adopted = self._adopted.get(paths[-1], ())
+        if not any(self.wanted.get(path) for path in (*paths, *adopted)):
             return
         op = names_of(node.target)[-1]
         number = self._counts[paths[-1], op]
         self._counts[paths[-1], op] += 1
         found = list(self._spelled(node, slim)) + list(self._touched(label, node))
-        for path in dict.fromkeys(paths):
+        for path in dict.fromkeys((*paths, *adopted)):
             wanted = self.wanted.get(path)
             if not wanted:
                 continue
-            inner = paths[-1][len(path) :]
+            inner = "" if path in adopted else paths[-1][len(path) :]
             for place, before, after, spelled, role, side in found:
                 if before in wanted:
                     where = (inner, op, number, *place)
@@ -161,7 +181,8 @@ def hypotheses(name: str, values: Sequence[int], sources: Sequence[Sequence[Sour
     weights: dict[tuple[int, ...], Hypothesis] = {}
     for place in full:
         each = [source for source in places[place] if source is not None]
-        _note(weights, tuple(source.after for source in each), _weight(name, each[0]))
+        found_one = _note(weights, tuple(source.after for source in each), _weight(name, each[0]))
+        found_one.own |= each[0].own
     if not any(after != tuple(values) for after in weights):
         _note_singly(weights, name, values, sources)
     found_ones = sorted(weights.values(), key=lambda each: (-each.weight, each.after))
@@ -169,15 +190,17 @@ def hypotheses(name: str, values: Sequence[int], sources: Sequence[Sequence[Sour
     if not changed:
         return []
     same = next((each for each in found_ones if each.after == tuple(values)), Hypothesis(tuple(values)))
-    if _is_setting(name):
+    if _is_setting(name) or not (any(each.own for each in changed) or _is_width(name)):
         return [same, *changed]
     rest = [each for each in changed if each.weight >= same.weight / 2] or changed[:1]
     first = [*rest, same] if rest[0].weight * 2 >= same.weight else [same, *rest]
     return [*first, *(each for each in changed if each not in first)]
 
 
-def _note(weights: dict[tuple[int, ...], Hypothesis], after: tuple[int, ...], weight: float) -> None:
-    weights.setdefault(after, Hypothesis(after)).weight += weight
+def _note(weights: dict[tuple[int, ...], Hypothesis], after: tuple[int, ...], weight: float) -> Hypothesis:
+    found = weights.setdefault(after, Hypothesis(after))
+    found.weight += weight
+    return found
 
 
 def _note_singly(
@@ -206,6 +229,14 @@ _SETTINGS = (
 def _is_setting(name: str) -> bool:
     """Whether a name says that the number is no extent of a channel axis."""
     return any(word in name.lower() for word in _SETTINGS)
+
+
+_WIDTHS = ("features", "dim", "channel", "hidden", "width", "embed", "size", "chs", "planes", "head", "inner", "model")
+
+
+def _is_width(name: str) -> bool:
+    """Whether a name says that the number is the extent of a channel axis."""
+    return any(word in name.lower() for word in _WIDTHS)
 
 
 def _weight(name: str, source: Source) -> float:

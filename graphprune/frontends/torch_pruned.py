@@ -16,7 +16,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from graphprune.frontends.torch_calls import walk
-from graphprune.frontends.torch_training import hold, is_training, set_training
+from graphprune.frontends.torch_training import hold, is_training, loose_coins, set_training
 
 __all__ = ["PrunedModule"]
 
@@ -59,6 +59,11 @@ class PrunedModule(fx.GraphModule):  # type: ignore[misc]
         """Switch to training or evaluation."""
         super().train(mode)
         set_training(self, mode)
+        if not mode and (coins := loose_coins(self)):
+            warnings.warn(
+                f"node '{coins[0]}' draws random numbers in evaluation too: prune the module in eval() mode instead",
+                stacklevel=2,
+            )
         return self
 
     def _prepare(self) -> None:

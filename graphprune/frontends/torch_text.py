@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from graphprune.errors import ModelError
 from graphprune.frontends.torch_calls import names_of
 from graphprune.frontends.torch_pruned import PrunedModule
-from graphprune.frontends.torch_training import FIXED, PROBABILITY, fixed_nodes
+from graphprune.frontends.torch_training import COIN, FIXED, PROBABILITY, fixed_nodes
 
 __all__ = ["from_document", "tensors_of", "to_document"]
 
@@ -112,6 +112,8 @@ def _graph_document(graph: fx.GraphModule, fixed: set[fx.Node]) -> dict[str, Any
             entry["dtype"] = str(value.dtype).removeprefix("torch.")
         if node in fixed or FIXED in node.meta:
             entry["fixed"] = True
+        if COIN in node.meta:
+            entry["coin"] = _operator_text(node.meta[COIN])
         if PROBABILITY in node.meta:
             entry["probability"] = node.meta[PROBABILITY]
         nodes.append(entry)
@@ -132,13 +134,17 @@ def _graph_document(graph: fx.GraphModule, fixed: set[fx.Node]) -> dict[str, Any
 def _target_text(node: fx.Node) -> str:
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
-        space, _, name = target._schema.name.partition("::")
-        return f"{space}.{name}.{target._overloadname}"
+        return _operator_text(target)
     if isinstance(target, torch._ops.HigherOrderOperator):
         return names_of(target)[0]
     if id(target) in _SPELLED:
         return _SPELLED[id(target)]
     raise ModelError(f"node '{node.name}': a call of {target} cannot be stored; only operators of PyTorch can")
+
+
+def _operator_text(target: Any) -> str:
+    space, _, name = target._schema.name.partition("::")
+    return f"{space}.{name}.{target._overloadname}"
 
 
 def _text(value: Any, node: fx.Node) -> Any:
@@ -246,6 +252,8 @@ def _graph(
             raise ValueError(f"a node that is a {op!r}")
         if entry.get("fixed"):
             nodes[name].meta[FIXED] = True
+        if "coin" in entry:
+            nodes[name].meta[COIN] = _target(str(entry["coin"]))
         if "probability" in entry:
             nodes[name].meta[PROBABILITY] = float(entry["probability"])
     signature = document.get("signature")

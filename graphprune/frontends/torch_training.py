@@ -2,7 +2,8 @@
 
 ``torch.export`` writes the mode of a module into its graph: ``training`` of batch normalisation, ``train`` of dropout.
 Setting those arguments switches the graph as ``module.train()`` switches a module. What Python itself decides by
-``self.training`` (a stochastic depth that returns early) leaves no argument and stays as it was exported.
+``self.training`` leaves no argument: stochastic depth is there only in a graph that was exported in training mode, and
+evaluation puts the expectation in the place of its coins.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from torch import fx
 
 from graphprune.frontends.torch_calls import arguments, names_of, put, walk
 
-__all__ = ["FIXED", "PROBABILITY", "ROWS", "fixed_nodes", "hold", "is_training", "set_training"]
+__all__ = ["COIN", "FIXED", "PROBABILITY", "ROWS", "fixed_nodes", "hold", "is_training", "loose_coins", "set_training"]
 
 FIXED = "graphprune.fixed"
 """Mark of nodes that are the same in both modes, in the metadata of a node."""
 
 PROBABILITY = "graphprune.probability"
 """Key of what an attention's dropout is in training, in the metadata of a node."""
+
+
+COIN = "graphprune.coin"
+"""Key of the operator that a node is in training, in the metadata of a node that stands for its expectation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,28 @@ ROWS: dict[str, Row] = {
 }
 
 
+_COINS: dict[object, Any] = {
+    torch.ops.aten.bernoulli_.float: torch.ops.aten.fill_.Scalar,
+    torch.ops.aten.bernoulli.p: torch.ops.aten.full_like.default,
+}
+"""Coins that stochastic depth throws, and what stands for their expectation, which is divided by right after."""
+
+_RANDOM = ("rand", "bernoulli", "normal", "uniform", "exponential", "multinomial", "poisson")
+
+
+def loose_coins(module: fx.GraphModule) -> list[str]:
+    """Nodes that draw random numbers in evaluation as well, since nothing tells what they are there for."""
+    return [
+        label
+        for label, node, _ in walk(module)
+        if isinstance(node.target, torch._ops.OpOverload)
+        and FIXED not in node.meta
+        and row_of(node) is None
+        and node.target not in _COINS
+        and any(word in node.target._schema.name for word in _RANDOM)
+    ]
+
+
 def row_of(node: fx.Node) -> Row | None:
     """The row of a node whose argument can be switched."""
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
@@ -93,7 +120,11 @@ def is_training(module: fx.GraphModule) -> bool:
 
 def fixed_nodes(module: fx.GraphModule) -> set[fx.Node]:
     """What trains in a graph of evaluation mode: it does so in both modes (a dropout that is always on)."""
-    return {node for _, node, _ in walk(module) if (row := row_of(node)) and arguments(node)[row.argument]}
+    return {
+        node
+        for _, node, _ in walk(module)
+        if node.target in _COINS or ((row := row_of(node)) and arguments(node)[row.argument])
+    }
 
 
 def hold(module: fx.GraphModule) -> None:
@@ -120,8 +151,17 @@ def set_training(module: fx.GraphModule, mode: bool) -> bool:
 
 
 def _switch(node: fx.Node, mode: bool) -> bool:
+    if FIXED in node.meta:
+        return False
+    if node.target in _COINS and not mode:
+        node.meta[COIN] = node.target
+        node.target, node.kwargs = _COINS[node.target], {}
+        return True
+    if COIN in node.meta and mode:
+        node.target = node.meta.pop(COIN)
+        return True
     row = row_of(node)
-    if row is None or FIXED in node.meta:
+    if row is None:
         return False
     before: Any = arguments(node)[row.argument]
     after: Any = mode
