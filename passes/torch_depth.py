@@ -114,7 +114,6 @@ def remove_blocks(program: TorchProgram, blocks: Sequence[ResidualBlock]) -> Non
         total.replace_all_uses_with(same)
         graph.erase_node(total)
         _erase_branch(graph, branch, entry)
-    graph.eliminate_dead_code()
     _drop(program.module, before - _stored(program.module))
     program.module.recompile()
 
@@ -144,8 +143,8 @@ def _erase_branch(graph: fx.Graph, branch: fx.Node, entry: fx.Node) -> None:
 
 
 def _counts(node: fx.Node) -> bool:
-    """Whether a buffer is only counted up, as a normalisation does with its batches."""
-    return bool(node.users) and all(not user.users and user.target is torch.ops.aten.add_.Tensor for user in node.users)
+    """Whether a buffer is at most counted up, as a normalisation does with its batches."""
+    return all(not user.users and user.target is torch.ops.aten.add_.Tensor for user in node.users)
 
 
 def _stored(module: fx.GraphModule) -> set[str]:

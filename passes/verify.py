@@ -90,7 +90,7 @@ class Verify(Pass):
         return max((gap.error for gap in gaps), default=0.0)
 
     def _equal(self, reference: Host, after: Host, decision: Decision, context: Context) -> Verification:
-        structure, nothing = decision.structure, Selection(decision.structure.space, {})
+        structure = decision.structure
         if isinstance(reference, ir.Model) and isinstance(after, ir.Model):
             inputs = None
             if context.dims:
@@ -99,7 +99,7 @@ class Verify(Pass):
                 reference,
                 after,
                 structure,
-                nothing,
+                Selection(structure.space, {}),
                 seed=self.seed,
                 runs=self.runs,
                 inputs=inputs,
@@ -109,6 +109,8 @@ class Verify(Pass):
 
         assert not isinstance(reference, ir.Model)
         assert not isinstance(after, ir.Model)
+        structure = after.read()  # it names no weights that are gone
+        nothing = Selection(structure.space, {})
         return verify_program(
             reference, after, structure, nothing, seed=self.seed, runs=self.runs, poisoned=False, weights=False
         )
