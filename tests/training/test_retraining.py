@@ -18,6 +18,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 import graphprune  # noqa: E402
+from graphprune.training import group_lasso, groups_of  # noqa: E402
 
 pytestmark = [
     pytest.mark.torch,
@@ -176,6 +177,31 @@ def test_modes(kind: str, way: str) -> None:
         model.eval()
         assert torch.equal(model(inputs), model(inputs))
         assert torch.equal(model(inputs), still) == (kind == "transformer")
+
+
+def test_a_network_in_training_mode_stays_in_it(kind: str, way: str) -> None:
+    """It was exported with its dropout and batch statistics; they can still be switched off."""
+    torch.manual_seed(0)
+    dense = (ResNet() if kind == "resnet" else Transformer()).train()
+    result = graphprune.prune(dense, (batch(kind)[0],), ratio=0.5, way=way)
+    assert (result.way, result.verified) == (way, True)
+    assert dense.training
+    assert result.module.training
+    losses = train(result.module, kind)
+    assert losses[-1] < 0.5 * losses[0]
+    inputs, model = batch(kind)[0], result.module.eval()
+    with torch.no_grad():
+        assert torch.equal(model(inputs), model(inputs))
+
+
+def test_what_is_left_can_be_regularized_again(kind: str, way: str) -> None:
+    model, (inputs, _) = slim(kind, way), batch(kind)
+    groups = groups_of(model, (inputs,))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    first = group_lasso(groups, model, 1.0)
+    first.backward()
+    optimizer.step()
+    assert 0 < group_lasso(groups, model, 1.0).item() < first.item()
 
 
 def test_state_dict_round_trip(kind: str, way: str) -> None:
