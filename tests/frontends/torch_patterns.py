@@ -220,6 +220,35 @@ class FusedAttention(nn.Module):
         return out
 
 
+class BatchedHeads(nn.Module):
+    """Attention whose heads are merged with the batch, sequence first or batch first."""
+
+    heads, dim = 3, 12
+
+    def __init__(self, sequence_first: bool) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(5, self.dim) for _ in range(3))
+        self.o = nn.Linear(self.dim, 2)
+        self.sequence_first = sequence_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        h, d = self.heads, self.dim // self.heads
+        if self.sequence_first:
+            x = x.transpose(0, 1)
+            q, k, v = (layer(x).contiguous().view(n, b * h, d).transpose(0, 1) for layer in (self.q, self.k, self.v))
+        else:
+            q, k, v = (
+                layer(x).view(b, n, h, d).transpose(1, 2).reshape(b * h, n, d) for layer in (self.q, self.k, self.v)
+            )
+        y = torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(-1), v)
+        if self.sequence_first:
+            out: Tensor = self.o(y.transpose(0, 1).contiguous().view(n, b, self.dim))
+            return out.transpose(0, 1)
+        out = self.o(y.view(b, h, n, d).transpose(1, 2).reshape(b, n, self.dim))
+        return out
+
+
 class Normed(nn.Module):
     """GroupNorm between convolutions."""
 
@@ -469,6 +498,8 @@ PATTERNS: dict[str, Pattern] = {
     "swin": Pattern(Swin, IMAGE),
     "fused qkv": Pattern(lambda: FusedAttention(False), (2, 4, 5)),
     "fused qkv chunk": Pattern(lambda: FusedAttention(True), (2, 4, 5)),
+    "heads in the batch": Pattern(lambda: BatchedHeads(False), (2, 4, 5)),
+    "heads in the batch, sequence first": Pattern(lambda: BatchedHeads(True), (2, 4, 5)),
     "group norm": Pattern(Normed, IMAGE),
     "pixel shuffle": Pattern(SuperResolution, IMAGE),
     "squeeze excite": Pattern(SqueezeExcite, IMAGE),
