@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
@@ -100,6 +100,18 @@ def test_front_ends_agree(name: str, exporter: str) -> None:
         assert all(any(unit <= whole for whole in ours) for unit in theirs)
     else:
         assert ours == theirs, difference(ours, theirs, links)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_module_has_the_groups_of_its_twin_in_plain_onnx(name: str) -> None:
+    _, _, _, torch_side = read(name)
+    ours, theirs = (
+        Counter((group.size, group.role, group.exact) for group in structure.groups)
+        for structure in (torch_side.structure, model_side(NAMES[name](tiny=True)).structure)
+    )
+    if name == "lstm_tagger":
+        theirs[8, "hidden unit", True] -= 1  # both layers of the module share their state
+    assert ours == theirs
 
 
 def difference(ours: set[frozenset[Place]], theirs: set[frozenset[Place]], links: list[Link]) -> str:
