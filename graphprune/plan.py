@@ -82,6 +82,10 @@ class Plan:
                     raise UsageError(
                         f"plan: kept positions of '{tensor}' dimension {dim} contradict those of coupled tensors"
                     )
+        for call in structure.calls:
+            for axis, least in call.least:
+                if isinstance(kept := selection.count(axis), int) and kept < least:
+                    raise UsageError(f"plan: '{call.node}' needs {least} positions of {axis.size}, and {kept} are kept")
         return selection
 
     @staticmethod

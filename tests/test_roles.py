@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 from analysed import analyse
+from onnx import helper, numpy_helper
 
 import graphprune
+from graphprune.errors import UsageError
 from graphprune.frontends.onnx_reader import read
 from graphprune.models import reference
 from graphprune.models.reference.builder import GraphBuilder
 from graphprune.passes import canonicalize
+from graphprune.plan import Cut
 from graphprune.roles import ROLES
 
 EXPECTED = {
@@ -92,3 +97,50 @@ def test_units_of_a_grouped_query_attention_are_cut_alone() -> None:
     assert shapes["layers.0.weight"] == {1: 1 * 2 * 4}
     assert shapes["layers.0.weight_1"] == {1: 1 * 4}
     assert not any(name.startswith("layers.0.weight_4") for name in shapes)
+
+
+def mixture(best: int, experts: int = 6) -> onnx.ModelProto:
+    """A layer whose experts are one operator, each token taking ``best`` of them."""
+    generator = np.random.default_rng(0)
+    sizes = {"r": (8, experts), "w1": (experts, 16, 8), "w2": (experts, 8, 16), "v": (5, 8), "o": (8, 3)}
+    weights = [
+        numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name)
+        for name, shape in sizes.items()
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["h"], name="into"),
+        helper.make_node("MatMul", ["h", "r"], ["logits"], name="router"),
+        helper.make_node(
+            "MoE", ["h", "logits", "w1", "", "w2"], ["m"], name="moe", domain="com.microsoft", k=best,
+            activation_type="silu",
+        ),
+        helper.make_node("MatMul", ["m", "o"], ["y"], name="out"),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes,
+        "mixture",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (7, 5))],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, (7, 3))],
+        weights,
+    )
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=9)
+
+
+@pytest.mark.parametrize("best", [1, 2, 4])
+def test_experts_go_with_their_rows_of_the_router_but_never_fewer_stay_than_a_token_takes(best: int) -> None:
+    found = {g.role: g for g in analyse(mixture(best)).structure.groups}
+    assert found["expert"].size == 6
+    assert not found["expert"].exact
+    assert {str(place) for place in found["expert"].slices} == {"r:1", "w1:0", "w2:0"}
+    assert found["ffn"].size == 16
+    result = graphprune.prune(mixture(best), units={"expert": 0.95})
+    assert result.verified
+    assert result.plan is not None
+    assert len(result.plan.cuts["w1"][0].keep) == best
+    fewer = dataclasses.replace(
+        result.plan, cuts={n: {d: Cut(6, (0,)) for d in dims} for n, dims in result.plan.cuts.items()}
+    )
+    if best > 1:
+        with pytest.raises(UsageError, match=rf"'moe' needs {best} positions of 6, and 1 are kept"):
+            graphprune.apply(fewer, mixture(best))

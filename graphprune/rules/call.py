@@ -129,6 +129,8 @@ class Call:
     contractions: list[Axes] = field(default_factory=list)
     """Each a list of axes whose extents multiply to a number of multiply-accumulates."""
     roles: list[tuple[Axis, str]] = field(default_factory=list)
+    least: list[tuple[Axis, int]] = field(default_factory=list)
+    """Axes of which so many positions must stay, whichever they are: a choice of the best k needs k."""
     related: set[int] = field(default_factory=set)
     """Operands whose axes the rule asked for; the host pins the others."""
     spelled: set[int] = field(default_factory=set)
