@@ -22,6 +22,7 @@ from graphprune.frontends.reading import Reading, Results
 from graphprune.frontends.settlement import settle
 from graphprune.frontends.torch_calls import Sequences, arguments, binding_of, bodies, names_of, places, take
 from graphprune.frontends.torch_constants import Constants
+from graphprune.frontends.unread import pin_unread_positions
 from graphprune.garbage import uncollected
 from graphprune.rules.call import Axes, Call, Operand
 from graphprune.sizes import Size, named
@@ -50,6 +51,7 @@ def read(module: fx.GraphModule) -> Structure:
         reader = Reader(module)
         reader.graph(module, "")
         settle(reader.structure)
+        pin_unread_positions(reader.structure)
     return reader.structure
 
 
@@ -92,7 +94,17 @@ class Reader(Reading):
             else:
                 for operand in node.all_input_nodes:
                     self.pin(prefix + operand.name, f"{node.op} {node.target}", "a call that is not of ATen")
+        self._pin_unread(module, prefix)
         return results
+
+    def _pin_unread(self, module: fx.GraphModule, prefix: str) -> None:
+        """Keep what nobody reads: its positions would be a group that no output could tell anything about."""
+        held = [(prefix + node.name, bool(node.users)) for node in module.graph.nodes if node.op == "get_attr"]
+        tensors = self.structure.tensors
+        read = {id(tensors.get(label)) for label, used in held if used}
+        for label, used in held:
+            if not used and id(tensors.get(label)) not in read:
+                self.pin(label, "parameter", "nothing reads it")
 
     def _input(self, label: str, node: fx.Node, axes: Axes | None, interface: bool) -> None:
         sizes = sizes_of(node.meta.get("val"))
@@ -153,6 +165,9 @@ class Reader(Reading):
         elif self._overlaps(storage, value, name) or 0 in value.shape:
             for axis in axes:
                 self.space.pin(axis, Pin(name, "parameter", "an empty tensor, or one that shares memory with another"))
+        elif name == label and "/" in name:
+            for axis in axes:
+                self.space.pin(axis, Pin(name, "parameter", "a constant of a nested graph"))
         own = twin == name
         counts = own and isinstance(value, torch.nn.Parameter)
         self.structure.tensors[name] = axes
@@ -276,6 +291,12 @@ class Reader(Reading):
         return Operand(argument, (), True)
 
     def _name(self, node: fx.Node, label: str) -> str:
+        """What a tensor is called where its maker lists its results, so that graphs can be followed by names."""
+        if node.target is operator.getitem:
+            source, index = node.args[:2]
+            assert isinstance(source, fx.Node)
+            listed = f"{label.removesuffix(node.name)}{source.name}.{index}"
+            return listed if listed in self.structure.tensors else label
         return str(node.target) if node.op == "get_attr" and str(node.target) in self.structure.parameters else label
 
     def _read(self, label: str) -> Callable[[], npt.NDArray[Any] | None]:
