@@ -130,15 +130,21 @@ def _timm(name: str) -> Network:
     import timm
 
     module = timm.create_model(name.partition(":")[2], pretrained=False).eval()
-    size = module.default_cfg.get("input_size", (3, 224, 224))
-    fixed = module.default_cfg.get("fixed_input_size", False)
-    if not fixed and size[1] >= 224 and not name.startswith(_NEEDS_FULL):
-        size = (size[0], 128, 128)
-    return Network(module, (torch.randn(1, *size),))
+    channels, *full = module.default_cfg.get("input_size", (3, 224, 224))
+    small = [min(side, SMALL_SIDE) for side in full]
+    for sides in (small, full):
+        image = torch.randn(1, channels, *sides)
+        try:
+            with torch.no_grad():
+                module(image)
+        except Exception:  # windows, grids or positional tables that ask for the full size
+            continue
+        return Network(module, (image,))
+    raise RuntimeError(f"{name} does not run on images of {full}")
 
 
-_NEEDS_FULL = ("byoanet", "coat", "gcvit", "maxxvit", "nest", "swiftformer", "xcit", "mvitv2", "cait", "levit")
-"""timm's modules whose networks ask for their full input size without saying so."""
+SMALL_SIDE = 128
+"""Sides of timm's images, where a network takes others than those it was trained for."""
 
 
 # -- transformers -------------------------------------------------------------------------------------------------

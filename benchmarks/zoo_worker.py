@@ -14,9 +14,10 @@ from torch.utils import _pytree as pytree
 from zoo_networks import Network, network
 
 Row = dict[str, Any]
+Shapes = list[tuple[int, ...]]
 
 
-def ours(found: Network, ratio: float) -> Row:
+def ours(found: Network, ratio: float, before: Shapes) -> Row:
     """Prune with graphprune, and check the module that comes back on its own."""
     import graphprune
     from graphprune.errors import GraphpruneError
@@ -44,20 +45,23 @@ def ours(found: Network, ratio: float) -> Row:
         "seconds": seconds,
         "stages": {stage: round(spent, 3) for stage, spent in result.seconds.items()},
     }
-    problem = checked(found, result.module, result.params.after)
+    problem = checked(found, result.module, result.params.after, before)
     return {**row, "status": "wrong", "reason": problem} if problem else row
 
 
-def checked(found: Network, module: torch.nn.Module, expected: int) -> str:
+def checked(found: Network, module: torch.nn.Module, expected: int, before: Shapes) -> str:
     """What is wrong with a pruned module: it must run, keep the shapes of its outputs, and be as small as was said."""
     own = sum({id(p): p.numel() for p in module.parameters()}.values())
     if own != expected:
         return f"has {own} parameters where {expected} were reported"
     with torch.no_grad():
-        before = pytree.tree_leaves(found.module(*found.args, **found.kwargs))
-        after = pytree.tree_leaves(module(*found.args, **found.kwargs))
-    shapes = [[tuple(x.shape) for x in leaves if isinstance(x, torch.Tensor)] for leaves in (before, after)]
-    return "" if shapes[0] == shapes[1] else f"outputs {shapes[1]} where the original has {shapes[0]}"
+        after = shapes(module(*found.args, **found.kwargs))
+    return "" if after == before else f"outputs {after} where the original has {before}"
+
+
+def shapes(outputs: Any) -> Shapes:
+    """The shapes of all tensors in what a network returns."""
+    return [tuple(leaf.shape) for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
 
 def theirs(found: Network, ratio: float) -> Row:
@@ -105,11 +109,13 @@ def main() -> int:
     torch.set_num_threads(1)
     try:
         found = network(options.family, options.name)
-    except Exception as error:  # a library that cannot build its own network from this configuration
+        with torch.no_grad():
+            before = shapes(found.module(*found.args, **found.kwargs))
+    except Exception as error:  # a library that cannot build or run its own network from this configuration
         print(json.dumps({"status": "not built", "reason": f"{type(error).__name__}: {error}"[:300]}))
         return 0
     try:
-        row = theirs(found, options.ratio) if options.rival else ours(found, options.ratio)
+        row = theirs(found, options.ratio) if options.rival else ours(found, options.ratio, before)
     except Exception as error:  # everything that is not one of graphprune's own errors is a fault
         row = {"status": "failed", "reason": f"{type(error).__name__}: {error}"[:300]}
         if not options.rival:
