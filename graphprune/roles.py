@@ -58,6 +58,10 @@ FEW = 32
 FAR = 256
 """Tensors between a softmax and the products before and after it at most: a mask, a bias, casts."""
 
+STACKED = 3
+"""Dimensions from which a parameter that is looked into is a stack of matrices, those of experts, and no table."""
+
+_LOOK_UPS = frozenset({"onnx.Gather", "aten.index", "aten.index_select"})
 _SUMS = frozenset({"onnx.Add", "onnx.Sum", "aten.add", "com.microsoft.BiasDropout", "com.microsoft.GatedAdd"})
 _FUSED_SUMS = ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SkipGroupNorm")
 _TABLES = frozenset(
@@ -118,11 +122,17 @@ class _Roles:
 
     @cached_property
     def static(self) -> set[str]:
-        """Tensors that are parameters, or computed from nothing else."""
+        """Tensors that are parameters, computed from nothing else, or matrices that each token takes from a stack."""
         found = set(self.structure.parameters)
         for call in self.structure.calls:
             names = [operand.name for operand in call.operands if operand is not None]
-            if names and all(name in found for name in names) and not call.border:
+            stacked = call.operand(0)
+            looked_up = call.op in _LOOK_UPS and stacked is not None and len(stacked.axes or ()) >= STACKED
+            if (
+                names
+                and not call.border
+                and (all(name in found for name in names) or (looked_up and names[0] in found))
+            ):
                 found.update(call.results)
         return found
 
