@@ -18,7 +18,7 @@ from graphprune.errors import UsageError
 from graphprune.plan import Cut, Plan
 from graphprune.replay import replay
 from graphprune.selection import Selection
-from graphprune.sides import model_side, module_side
+from graphprune.sides import model_side, module_side, plan_for_model, plan_for_module
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
@@ -164,6 +164,30 @@ def test_plan_of_a_module_prunes_its_export_alike(case: str, exporter: str) -> N
     check_same(cut(program, plan), result.model, args, program)
 
 
+def test_replayed_plans_are_proved_on_either_host() -> None:
+    program, module, args = captured("residual")
+    model = exported("residual", "legacy")
+    result = graphprune.prune(model, ratio=0.5, verify=False)
+    plan = plan_for_module(result.plan, program, model)
+    assert plan_for_module(plan, program) is plan
+    assert graphprune.apply(plan, module, args).verified
+    back = plan_for_model(plan, model, program)
+    assert back.cuts == result.plan.cuts
+    assert plan_for_model(result.plan, model) is result.plan
+    assert graphprune.apply(back, model).verified
+
+
+def test_plan_goes_to_a_renamed_model() -> None:
+    model = exported("residual", "legacy")
+    result = graphprune.prune(model, ratio=0.5, verify=False)
+    other = export(Wrapped(residual()[0]).eval(), residual()[1], "legacy")
+    plan = plan_for_model(result.plan, other, model)
+    assert plan.cuts.keys() != result.plan.cuts.keys()
+    args = residual()[1]
+    slim = graphprune.apply(plan, other, verify=False)
+    np.testing.assert_allclose(outputs(slim.model, args)[0], outputs(result.model, args)[0], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("exporter", ["dynamo", "unoptimized", "unfolded"])
 def test_names_are_enough_where_the_exporter_kept_them(exporter: str) -> None:
     module, args = residual()
@@ -194,6 +218,27 @@ def test_a_trained_module_without_names_is_refused() -> None:
     plan = graphprune.prune(model, ratio=0.5, verify=False).plan
     with pytest.raises(UsageError, match=r"'onnx::MatMul_\d+' \(20x20\) has no counterpart in the module: no single"):
         replay(plan, module_side(capture(*mlp(seed=7))), model_side(model))
+
+
+def test_what_two_tensors_hold_tells_neither() -> None:
+    module, args = mlp()
+    with torch.no_grad():
+        module.layers[1].weight.copy_(module.layers[2].weight)
+    model = export(module, args, "legacy")
+    plan = graphprune.prune(model, ratio=0.5, verify=False).plan
+    with pytest.raises(UsageError, match=r"'onnx::MatMul_\d+' \(20x20\) has no counterpart in the module: no single"):
+        replay(plan, module_side(capture(module, args)), model_side(model))
+
+
+def test_a_branch_that_starts_at_zero_is_no_obstacle() -> None:
+    module, args = residual()
+    with torch.no_grad():
+        module.b.bn.weight.zero_()
+    model = export(module, args, "legacy")
+    result = graphprune.prune(model, ratio=0.5, verify=False)
+    program = capture(module, args)
+    plan = replay(result.plan, module_side(program), model_side(model))
+    check_same(cut(program, plan), result.model, args, program)
 
 
 def test_shapes_tell_what_values_cannot() -> None:
