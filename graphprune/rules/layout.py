@@ -24,10 +24,16 @@ __all__ = [
     "transpose",
 ]
 
+UNMATCHED = "a reshape whose sizes cannot be matched"
 
-def _segments(ins: Sequence[Axis], outs: Sequence[Size]) -> list[tuple[list[int], list[int]]] | None:
-    """The shortest runs of input and output dimensions with equal sizes; None where sizes cannot be matched."""
-    runs: list[tuple[list[int], list[int]]] = []
+
+Run = tuple[list[int], list[int]]
+"""Numbers of input dimensions and of output dimensions that hold the same positions."""
+
+
+def _segments(ins: Sequence[Size], outs: Sequence[Size]) -> list[Run]:
+    """The shortest runs of input and output dimensions with equal sizes, up to where sizes cannot be matched."""
+    runs: list[Run] = []
     i = o = 0
     while i < len(ins) or o < len(outs):
         left: list[int] = []
@@ -49,9 +55,9 @@ def _segments(ins: Sequence[Axis], outs: Sequence[Size]) -> list[tuple[list[int]
             elif isinstance(have, int) and isinstance(want, int):
                 grow_in = have < want
             else:
-                return None
+                return runs
             if grow_in and can_in:
-                have, i = have * ins[i].size, i + 1
+                have, i = have * ins[i], i + 1
                 left.append(i - 1)
             elif not grow_in and can_out:
                 want, o = want * outs[o], o + 1
@@ -59,23 +65,44 @@ def _segments(ins: Sequence[Axis], outs: Sequence[Size]) -> list[tuple[list[int]
             elif have == want:
                 break
             else:
-                return None
+                return runs
         runs.append((left, right))
     return runs
 
 
+def _matched(ins: Sequence[Size], outs: Sequence[Size]) -> tuple[list[Run], Run]:
+    """Runs of equal sizes from the first dimension on and from the last one back, and what is left between them."""
+    front = _segments(ins, outs)
+    i, o = (sum(len(run[side]) for run in front) for side in (0, 1))
+    back = _segments(ins[i:][::-1], outs[o:][::-1])
+    last_in, last_out = len(ins) - 1, len(outs) - 1
+    turned = [
+        ([last_in - place for place in reversed(left)], [last_out - place for place in reversed(right)])
+        for left, right in back
+    ]
+    ends = [length - sum(len(run[side]) for run in back) for side, length in ((0, len(ins)), (1, len(outs)))]
+    return [*front, *reversed(turned)], (list(range(i, ends[0])), list(range(o, ends[1])))
+
+
 def reshaped(call: Call, axes: Sequence[Axis], sizes: Sequence[Size]) -> Axes:
-    """The axes of a tensor with ``axes`` that is read, row by row, with dimensions of ``sizes``."""
+    """The axes of a tensor with ``axes`` that is read, row by row, with dimensions of ``sizes``.
+
+    Where a symbolic size hides which dimensions belong together, those before and behind it still match.
+    """
     for axis in axes:
         if axis.size == 1 and axis is not ONE:
             call.pin(axis, "one position becomes a dimension of its own")
     wide_in = [axis for axis in axes if axis.size != 1]
     wide_out = [size for size in sizes if size != 1]
-    runs = None if 0 in wide_out else _segments(wide_in, wide_out)
-    if runs is None:
-        call.pin(wide_in, "a reshape whose sizes cannot be matched")
-        return tuple(call.fixed(size, "a reshape whose sizes cannot be matched") for size in sizes)
+    if any(size == 0 for size in (*wide_out, *(axis.size for axis in wide_in))):
+        runs: list[Run] = []
+        rest = (list(range(len(wide_in))), list(range(len(wide_out))))
+    else:
+        runs, rest = _matched([axis.size for axis in wide_in], wide_out)
     result: list[Axis] = [ONE] * len(wide_out)
+    call.pin([wide_in[i] for i in rest[0]], UNMATCHED)
+    for o in rest[1]:
+        result[o] = call.fixed(wide_out[o], UNMATCHED)
     for left, right in runs:
         whole = call.space.product(wide_in[i] for i in left)
         if len(right) == 1:

@@ -243,9 +243,10 @@ class BatchedHeads(nn.Module):
             )
         y = torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(-1), v)
         if self.sequence_first:
-            out: Tensor = self.o(y.transpose(0, 1).contiguous().view(n, b, self.dim))
-            return out.transpose(0, 1)
-        out = self.o(y.view(b, h, n, d).transpose(1, 2).reshape(b, n, self.dim))
+            y = y.transpose(0, 1).contiguous().view(n, b, self.dim).transpose(0, 1)
+        else:
+            y = y.view(b, h, n, d).transpose(1, 2).reshape(b, n, self.dim)
+        out: Tensor = self.o(y)
         return out
 
 
