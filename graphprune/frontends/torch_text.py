@@ -315,8 +315,8 @@ def _target(text: str) -> Any:
             return found
         raise ModelError(f"this version of PyTorch has no operator '{text}'")
     name, _, overload = rest.rpartition(".")
-    packet = getattr(getattr(torch.ops, _checked(_WORD, space)), _checked(_WORD, name), None)
-    found = getattr(packet, _checked(_WORD, overload), None)
+    packet = getattr(getattr(torch.ops, space), name, None) if all(map(_WORD.fullmatch, (space, name))) else None
+    found = getattr(packet, overload, None) if _WORD.fullmatch(overload) else None
     if not isinstance(found, torch._ops.OpOverload):
         raise ModelError(f"there is no operator '{text}': import the package that registers it before loading")
     if found._schema.name in _REFUSED:

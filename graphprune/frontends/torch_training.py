@@ -155,7 +155,8 @@ def _switch(node: fx.Node, mode: bool) -> bool:
         return False
     if node.target in _COINS and not mode:
         node.meta[COIN] = node.target
-        node.target, node.kwargs = _COINS[node.target], {}
+        given = arguments(node)
+        node.target, node.args, node.kwargs = _COINS[node.target], (given["self"], given["p"]), {}
         return True
     if COIN in node.meta and mode:
         node.target = node.meta.pop(COIN)
