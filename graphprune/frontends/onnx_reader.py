@@ -6,20 +6,20 @@ axes it touches are pinned with the reason. Bodies of If, Loop and Scan are read
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune import rules
 from graphprune.axes import Axis, AxisSpace, Pin
 from graphprune.elements import Element, literal
 from graphprune.frontends import onnx_bodies, shape_values
+from graphprune.frontends.onnx_dims import sizes_of
 from graphprune.frontends.settlement import settle
 from graphprune.garbage import uncollected
 from graphprune.rules.call import Axes, Call, Declined, Operand
-from graphprune.sizes import Size, Symbolic, fresh, is_fresh, named
+from graphprune.sizes import Size, Symbolic, is_fresh
 from graphprune.structure import Parameter, Structure
 
 __all__ = ["CLONE_OF", "Reader", "read", "read_with_sizes"]
@@ -27,9 +27,12 @@ __all__ = ["CLONE_OF", "Reader", "read", "read_with_sizes"]
 CLONE_OF = "graphprune.clone_of"
 """Metadata key of an initializer that repeats the one named there, so that each use has axes of its own."""
 
-_INDEX_TYPES = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING})
-_FOLLOWED = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
+# Tuples, not sets: members of an enumeration are found by identity faster than they are hashed.
+_INDEX_TYPES = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING)
+_FOLLOWED = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 """Types of the numbers that spell shapes, and of the conditions by which exporters choose between them."""
+_FOLLOWED_RESULTS = (*_FOLLOWED, None)
+_BODIES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 def read(model: ir.Model) -> Structure:
@@ -49,17 +52,9 @@ def read_with_sizes(model: ir.Model) -> tuple[Structure, dict[str, tuple[Element
     return reader.structure, reader.elements
 
 
-def sizes_of(value: ir.Value) -> tuple[Size, ...] | None:
-    """Sizes of a value's dimensions as the graph states them; a dimension nobody named is a fresh symbol."""
-    if value.shape is None:
-        return None
-    return tuple(_size(dim) for dim in value.shape.dims)
-
-
-def _size(dim: int | ir.SymbolicDim) -> Size:
-    if isinstance(dim, int):
-        return dim if dim >= 0 else fresh()
-    return named(str(dim.value)) if dim.value else fresh()
+def _contradict(axis: Axis, stated: Size) -> bool:
+    size = axis.size
+    return size is not stated and isinstance(size, int) and isinstance(stated, int) and size != stated
 
 
 class Reader:
@@ -95,29 +90,27 @@ class Reader:
         name = value.name or ""
         if tensor is None:
             return
-        axes = tuple(self.space.leaf(int(size)) for size in tensor.shape)  # type: ignore[arg-type]
-        if 0 in tensor.shape or tensor.dtype == ir.DataType.STRING:
+        shape, dtype = tensor.shape.numpy(), tensor.dtype
+        axes = tuple([self.space.leaf(size) for size in shape])
+        if 0 in shape or dtype == ir.DataType.STRING:
             for axis in axes:
                 self.space.pin(axis, Pin(name, "initializer", "an empty tensor or text"))
         self.structure.tensors[name] = axes
         own = CLONE_OF not in value.metadata_props
-        counts = own and tensor.dtype not in _INDEX_TYPES
-        itemsize = tensor.dtype.itemsize if own and tensor.dtype != ir.DataType.STRING else 0
-        self.structure.parameters[name] = Parameter(name, int(tensor.size), itemsize, counts)
-        if tensor.dtype in _FOLLOWED and len(axes) <= 1 and tensor.size <= shape_values.MAX_ELEMENTS:
-            self.elements[name] = tuple(literal(int(number)) for number in tensor.numpy().reshape(-1))
+        counts = own and dtype not in _INDEX_TYPES
+        itemsize = dtype.itemsize if own and dtype != ir.DataType.STRING else 0
+        size = math.prod(shape)
+        self.structure.parameters[name] = Parameter(name, size, itemsize, counts)
+        if dtype in _FOLLOWED and len(axes) <= 1 and size <= shape_values.MAX_ELEMENTS:
+            self.elements[name] = tuple([literal(int(number)) for number in tensor.numpy().reshape(-1).tolist()])
 
     def operand(self, value: ir.Value | None) -> Operand | None:
         """A value as a rule sees it; None for an operand that is left out."""
         if value is None:
             return None
         name = value.name or ""
-        tensor = value.const_value
-
-        def contents() -> npt.NDArray[np.generic] | None:
-            return None if tensor is None else tensor.numpy()
-
-        return Operand(name, self.structure.tensors.get(name), tensor is not None, self.elements.get(name), contents)
+        axes, elements, tensor = self.structure.tensors.get(name), self.elements.get(name), value.const_value
+        return Operand(name, axes, False, elements) if tensor is None else Operand(name, axes, True, elements, tensor.numpy)
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 
@@ -134,7 +127,7 @@ class Reader:
         read_body = onnx_bodies.READERS.get(call.op)
         binding = rules.find(call.op)
         try:
-            if read_body is None:
+            if read_body is None and len(call.attributes) < len(node.attributes.data):
                 onnx_bodies.pin_bodies(self, node, call)
             if read_body is not None:
                 results = read_body(self, node, call)
@@ -152,18 +145,18 @@ class Reader:
                 onnx_bodies.pin_bodies(self, node, call)
             results = self._pin_all(call, reason)
         self.structure.calls.append(call)
-        for value, axes in zip(node.outputs, results, strict=False):
-            self.structure.tensors[value.name or ""] = self._refined(call, value, axes)
+        for name, axes, stated in zip(call.results, results, call.result_sizes, strict=False):
+            self.structure.tensors[name] = self._refined(call, axes, stated)
         self._follow(node, call)
 
     def _follow(self, node: ir.Node, call: Call) -> None:
         """Contents of the result where they are numbers that spell shapes; where sizes enter other computations, an
         attention's scale for instance, the axes they are read off keep their extent."""
         found = None
-        if len(node.outputs) == 1 and node.outputs[0].dtype in (*_FOLLOWED, None):
+        if call.op in shape_values.FOLLOWED and len(node.outputs) == 1 and node.outputs[0].dtype in _FOLLOWED_RESULTS:
             found = shape_values.results(call)
         if found is not None:
-            self.elements[node.outputs[0].name or ""] = found
+            self.elements[call.results[0]] = found
             return
         for index, operand in enumerate(call.operands):
             if operand is not None and operand.elements is not None and index not in call.spelled:
@@ -172,22 +165,18 @@ class Reader:
 
     def call(self, node: ir.Node) -> Call:
         """A node as a rule sees it."""
-        domain = "onnx" if node.domain in ("", "ai.onnx") else node.domain
-        attributes = {
-            name: attribute.value
-            for name, attribute in node.attributes.items()
-            if attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-        }
+        domain, outputs, given = node.domain, node.outputs, node.attributes.data
+        attributes = {name: attribute.value for name, attribute in given.items() if attribute.type not in _BODIES}
         return Call(
             self.space,
             node.name or "",
-            f"{domain}.{node.op_type}",
+            f"{'onnx' if domain in ('', 'ai.onnx') else domain}.{node.op_type}",
             [self.operand(value) for value in node.inputs],
             attributes,
-            [sizes_of(value) for value in node.outputs],
+            [sizes_of(value) for value in outputs],
             self.opset,
-            tuple(value.name or "" for value in node.outputs),
-            onnx_bodies.border(node),
+            tuple([value.name or "" for value in outputs]),
+            onnx_bodies.border(node) if len(attributes) < len(given) else (),
         )
 
     def _pin_unrelated(self, call: Call) -> None:
@@ -200,11 +189,8 @@ class Reader:
         for stated, axes in zip(call.result_sizes, results, strict=False):
             if stated is None or axes is None:
                 continue
-            sizes = [axis.size for axis in axes]
-            if len(sizes) != len(stated) or any(
-                isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(sizes, stated, strict=True)
-            ):
-                shown = "x".join(map(str, stated)), "x".join(map(str, sizes))
+            if len(axes) != len(stated) or any(map(_contradict, axes, stated)):
+                shown = "x".join(map(str, stated)), "x".join(str(axis.size) for axis in axes)
                 raise Declined(f"its result is {shown[0]} where its rule says {shown[1]}")
 
     def _pin_all(self, call: Call, reason: str) -> list[Axes | None]:
@@ -216,17 +202,21 @@ class Reader:
                 call.pin(operand.axes or (), reason)
         return call.unknown_results(reason)
 
-    def _refined(self, call: Call, value: ir.Value, axes: Axes | None) -> Axes | None:
+    def _refined(self, call: Call, axes: Axes | None, stated: Sequence[Size] | None) -> Axes | None:
         """Axes of a result, with what the graph states about symbolic dimensions put in."""
-        if axes is not None and all(isinstance(axis.size, int) for axis in axes):
+        if stated is None:
             return axes
-        stated = sizes_of(value)
-        if axes is None or stated is None:
-            return axes if stated is None else tuple(call.fixed(size, "an unknown axis") for size in stated)
-        return tuple(self._better(call, axis, size) for axis, size in zip(axes, stated, strict=True))
+        if axes is None:
+            return tuple(call.fixed(size, "an unknown axis") for size in stated)
+        for axis in axes:
+            if not isinstance(axis.size, int):
+                break
+        else:
+            return axes
+        return tuple([self._better(call, axis, size) for axis, size in zip(axes, stated, strict=True)])
 
     def _better(self, call: Call, axis: Axis, stated: Size) -> Axis:
-        if isinstance(axis.size, int) or axis.size == stated:
+        if axis.size is stated or isinstance(axis.size, int) or axis.size == stated:
             return axis
         if isinstance(stated, Symbolic) and (is_fresh(stated) or not is_fresh(axis.size)):
             return axis
