@@ -18,8 +18,8 @@ __all__ = ["Dim", "Pattern", "parse"]
 class Dim:
     """One dimension of a pattern: a variadic run, or terms one after the other, each the product of its names.
 
-    ``pinned`` are those of its names that are pinned, ``names`` all of them, ``name`` the only one (None: there are more,
-    or it is a number).
+    ``pinned`` are those of its names that are pinned, ``names`` all of them, ``name`` the only one (None: there are
+    more, or it is a number).
     """
 
     terms: tuple[tuple[str, ...], ...]

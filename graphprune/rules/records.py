@@ -27,9 +27,9 @@ Place = tuple[int, int]
 class Form(NamedTuple):
     """What the records of a call depend on.
 
-    ``ranks`` are those of the operands of the equation (None: absent, or not related); ``ones`` the places in runs whose
-    axis is ONE, ``narrow`` those whose one position is repeated along a whole axis; ``runs`` the variadic names and
-    how many dimensions each has; ``constant`` tells it of every operand; ``results`` counts them.
+    ``ranks`` are those of the operands of the equation (None: absent, or not related); ``ones`` the places in runs
+    whose axis is ONE, ``narrow`` those whose one position is repeated along a whole axis; ``runs`` the variadic names
+    and how many dimensions each has; ``constant`` tells it of every operand; ``results`` counts them.
     """
 
     text: str
