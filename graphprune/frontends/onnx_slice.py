@@ -6,6 +6,7 @@ fit into memory.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from graphprune.axes import Axis
 from graphprune.errors import ModelError
 from graphprune.frontends.onnx_walk import graphs
 from graphprune.frontends.settlement import can_infer
+from graphprune.frontends.sliced_tensor import SlicedTensor
 from graphprune.rules.call import AttributeTarget, Axes, Call, IndexSite, InputTarget, LengthSite
-from graphprune.selection import Mask, Selection
+from graphprune.selection import Selection
 from graphprune.sizes import Size
 from graphprune.structure import Structure
 
@@ -51,36 +53,23 @@ def slice_model(model: ir.Model, structure: Structure, selection: Selection) -> 
 
 def _slice_initializer(value: ir.Value, axes: Axes | None, selection: Selection) -> bool:
     tensor = value.const_value
-    masks = {dim: selection.mask(axis) for dim, axis in enumerate(axes or ()) if selection.cuts(axis)}
-    if tensor is None or not masks:
+    if tensor is None or axes is None:
         return False
-    value.const_value = _sliced(tensor, masks)
-    value.shape = ir.Shape(value.const_value.shape.numpy())
+    kept = {dim: selection.positions(axis) for dim, axis in enumerate(axes) if selection.cuts(axis)}
+    if not kept:
+        return False
+    value.const_value = SlicedTensor(tensor, kept)
+    value.shape = ir.Shape(value.const_value.shape)
     return True
-
-
-def _sliced(tensor: ir.TensorProtocol, masks: dict[int, Mask]) -> ir.TensorProtocol:
-    kept = {dim: np.flatnonzero(mask) for dim, mask in masks.items()}
-    shape = [len(kept[dim]) if dim in kept else size for dim, size in enumerate(tensor.shape.numpy())]
-
-    def evaluate() -> ir.TensorProtocol:
-        array = tensor.numpy()
-        # The outermost cut first: of external data only the rows that stay are then read.
-        for dim in sorted(kept):
-            array = np.take(array, kept[dim], axis=dim)
-        if isinstance(tensor, ir.ExternalTensor):
-            tensor.release()  # what is left is a copy; pages of the file must not stay mapped until the end
-        return ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=tensor.name)
-
-    return ir.LazyTensor(evaluate, dtype=tensor.dtype, shape=ir.Shape(shape), name=tensor.name)
 
 
 def _reshape(value: ir.Value, axes: Axes | None, selection: Selection) -> None:
     """State the new extents of an intermediate value; symbolic dimensions that are not cut stay as they are."""
     if axes is None or value.shape is None or len(value.shape) != len(axes):
         return
-    dims = [_dim(axis, dim, selection) for axis, dim in zip(axes, value.shape.dims, strict=True)]
-    if dims != list(value.shape.dims):
+    before = value.shape.dims
+    dims = [_dim(axis, dim, selection) for axis, dim in zip(axes, before, strict=True)]
+    if any(map(operator.is_not, dims, before)) and dims != list(before):
         value.shape = ir.Shape(dims)
 
 
