@@ -110,7 +110,11 @@ class Reader:
             return None
         name = value.name or ""
         axes, elements, tensor = self.structure.tensors.get(name), self.elements.get(name), value.const_value
-        return Operand(name, axes, False, elements) if tensor is None else Operand(name, axes, True, elements, tensor.numpy)
+        return (
+            Operand(name, axes, False, elements)
+            if tensor is None
+            else Operand(name, axes, True, elements, tensor.numpy)
+        )
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 
