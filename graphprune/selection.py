@@ -66,7 +66,7 @@ class Selection:
             return found
         whole = self.space.find(axis)
         if id(whole) not in self._counts:
-            for node in self.space.postorder(whole, self._counts):
+            for node in (whole,) if isinstance(whole, Leaf) else self.space.postorder(whole, self._counts):
                 self._counts[id(node)] = self._count(node)
                 self._alive.append(node)
         if axis is not whole:

@@ -6,7 +6,6 @@ fit into memory.
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
@@ -58,8 +57,8 @@ def _slice_initializer(value: ir.Value, axes: Axes | None, selection: Selection)
     kept = {dim: selection.positions(axis) for dim, axis in enumerate(axes) if selection.cuts(axis)}
     if not kept:
         return False
-    value.const_value = SlicedTensor(tensor, kept)
-    value.shape = ir.Shape(value.const_value.shape)
+    sliced = SlicedTensor(tensor, kept)
+    value.const_value, value.shape = sliced, sliced.shape
     return True
 
 
@@ -67,17 +66,19 @@ def _reshape(value: ir.Value, axes: Axes | None, selection: Selection) -> None:
     """State the new extents of an intermediate value; symbolic dimensions that are not cut stay as they are."""
     if axes is None or value.shape is None or len(value.shape) != len(axes):
         return
-    before = value.shape.dims
-    dims = [_dim(axis, dim, selection) for axis, dim in zip(axes, before, strict=True)]
-    if any(map(operator.is_not, dims, before)) and dims != list(before):
+    dims: list[int | ir.SymbolicDim] = []
+    changed = False
+    for axis, dim in zip(axes, value.shape, strict=True):
+        count = selection.count(axis)
+        if not isinstance(count, int):
+            cut = count is not axis.size and count != axis.size
+            dims.append(ir.SymbolicDim(None if "?" in str(count) else str(count)) if cut else dim)
+            changed |= cut
+        else:
+            dims.append(count)
+            changed |= count != dim
+    if changed:
         value.shape = ir.Shape(dims)
-
-
-def _dim(axis: Axis, dim: int | ir.SymbolicDim, selection: Selection) -> int | ir.SymbolicDim:
-    count = selection.count(axis)
-    if isinstance(count, int):
-        return count
-    return ir.SymbolicDim(None if "?" in str(count) else str(count)) if selection.cuts(axis) else dim
 
 
 class _Sites:
@@ -182,7 +183,7 @@ class _Sites:
         value = self.node.inputs[index]
         assert value is not None
         assert value.const_value is not None
-        tensor = ir.tensor(array, dtype=value.const_value.dtype, name=value.name)
+        tensor = ir.Tensor(array, value.const_value.dtype, name=value.name)
         if len(value.uses()) == 1 and not value.is_graph_output():
             value.const_value = tensor
             value.shape = ir.Shape(array.shape)
@@ -191,7 +192,7 @@ class _Sites:
 
     def _constant(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
         name = self._fresh(name)
-        tensor = ir.tensor(array, name=name)
+        tensor = ir.Tensor(array, name=name)
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.model.graph.initializers[name] = value
         return value

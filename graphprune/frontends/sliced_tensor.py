@@ -22,9 +22,9 @@ class SlicedTensor(ir.LazyTensor):
 
     def __init__(self, tensor: ir.TensorProtocol, kept: Mapping[int, Positions]) -> None:
         shape = [len(kept[dim]) if dim in kept else size for dim, size in enumerate(tensor.shape.numpy())]
-        dtype, name = tensor.dtype, tensor.name
+        dtype, name, frozen = tensor.dtype, tensor.name, ir.Shape(shape, frozen=True)
         # The function does not refer to this object, or the collector would have to free each.
-        super().__init__(lambda: ir.Tensor(_read(tensor, kept), dtype, name=name), dtype, ir.Shape(shape), name=name)
+        super().__init__(lambda: ir.Tensor(_read(tensor, kept), dtype, name=name), dtype, frozen, name=name)
         self._source, self._kept = tensor, kept
 
     def numpy(self) -> npt.NDArray[Any]:
