@@ -52,9 +52,12 @@ def read_with_sizes(model: ir.Model) -> tuple[Structure, dict[str, tuple[Element
     return reader.structure, reader.elements
 
 
-def _contradict(axis: Axis, stated: Size) -> bool:
-    size = axis.size
-    return size is not stated and isinstance(size, int) and isinstance(stated, int) and size != stated
+def _contradict(axes: Axes, stated: Sequence[Size]) -> bool:
+    for axis, known in zip(axes, stated, strict=True):
+        size = axis.size
+        if size is not known and isinstance(size, int) and isinstance(known, int) and size != known:
+            return True
+    return False
 
 
 class Reader:
@@ -184,6 +187,8 @@ class Reader:
         )
 
     def _pin_unrelated(self, call: Call) -> None:
+        if len(call.related) == len(call.operands):
+            return
         for index, operand in enumerate(call.operands):
             if operand is not None and index not in call.related:
                 call.pin(operand.axes or (), "read by this operator as a whole")
@@ -193,7 +198,7 @@ class Reader:
         for stated, axes in zip(call.result_sizes, results, strict=False):
             if stated is None or axes is None:
                 continue
-            if len(axes) != len(stated) or any(map(_contradict, axes, stated)):
+            if len(axes) != len(stated) or _contradict(axes, stated):
                 shown = "x".join(map(str, stated)), "x".join(str(axis.size) for axis in axes)
                 raise Declined(f"its result is {shown[0]} where its rule says {shown[1]}")
 
@@ -220,9 +225,10 @@ class Reader:
         return tuple([self._better(call, axis, size) for axis, size in zip(axes, stated, strict=True)])
 
     def _better(self, call: Call, axis: Axis, stated: Size) -> Axis:
-        if axis.size is stated or isinstance(axis.size, int) or axis.size == stated:
+        size = axis.size
+        if size is stated or isinstance(size, int) or size == stated:
             return axis
-        if isinstance(stated, Symbolic) and (is_fresh(stated) or not is_fresh(axis.size)):
+        if isinstance(stated, Symbolic) and (is_fresh(stated) or not is_fresh(size)):
             return axis
         call.pin(axis, "an axis of symbolic size")
         return call.fixed(stated, "an axis of symbolic size")
