@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from graphprune.axes import Axis
 from graphprune.errors import ModelError
 from graphprune.frontends.onnx_walk import graphs
 from graphprune.frontends.settlement import can_infer
