@@ -165,7 +165,7 @@ class AxisSpace:
             return axis
         while root.forward is not None:
             root = root.forward
-        while axis.forward is not None and axis.forward is not root:
+        while isinstance(axis, Leaf) and axis.forward is not None and axis.forward is not root:
             axis.forward, axis = root, axis.forward
         return root
 

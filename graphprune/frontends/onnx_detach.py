@@ -6,16 +6,12 @@ As arrays they are copied once, and the message goes.
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import onnx
 import onnx_ir as ir
 
 from graphprune.frontends.onnx_data import graphs
 
 __all__ = ["detach"]
-
-T = TypeVar("T")
 
 
 def detach(model: ir.Model) -> None:
@@ -27,11 +23,11 @@ def detach(model: ir.Model) -> None:
             for name, attribute in node.attributes.data.items():
                 if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
                     tensor = _own(attribute.value)
-                    if tensor is not attribute.value:
+                    if tensor is not None and tensor is not attribute.value:
                         node.attributes[name] = ir.AttrTensor(name, tensor, doc_string=attribute.doc_string)
 
 
-def _own(tensor: T) -> T | ir.Tensor | ir.serde.TensorProtoTensor:
+def _own(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol | None:
     if not isinstance(tensor, ir.serde.TensorProtoTensor):
         return tensor
     message = tensor.raw

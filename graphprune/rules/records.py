@@ -86,9 +86,9 @@ class Records:
         for numbers, keys in self.macs:
             factors = [call.fixed(number, "a fixed factor") for number in numbers]
             call.contractions.append((*factors, *[key.axis(names, runs) for key in keys]))
-        for target, factors in self.sites:
+        for target, spelled in self.sites:
             if target.name in call.attributes:
-                axis = call.space.product([names.get(name, ONE) for name in factors])
+                axis = call.space.product([names.get(name, ONE) for name in spelled])
                 if axis is not ONE:
                     call.site(target, axis)
         for key, role in self.roles:
