@@ -43,7 +43,7 @@ SIGNATURES = (
 
 
 def load(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> ir.Model:
-    """Return a checked model that the caller may change; the source is never changed and weights are not read.
+    """Return a checked model that the caller may change; the source is never changed and external data is not read.
 
     Args:
         source: a path, a decoded `onnx.ModelProto`, or an `onnx_ir.Model` (cloned; its tensors are shared).
