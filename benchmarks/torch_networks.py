@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -30,12 +31,14 @@ class Network:
     dynamic: Mapping[int, str]
 
 
+@cache
 def vision() -> ModuleType:
     """Import torchvision's models, declaring the operators that its wheel lacks beside a CPU-only torch."""
     box = "Tensor dets, Tensor scores, float iou_threshold"
     align = "Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width, int sampling_ratio"
     for name, signature in (("nms", box), ("qnms", box), ("roi_align", f"{align}, bool aligned")):
-        torch.library.define(f"torchvision::{name}", f"({signature}) -> Tensor")
+        if not hasattr(torch.ops.torchvision, name):
+            torch.library.define(f"torchvision::{name}", f"({signature}) -> Tensor")
     from torchvision import models
 
     return models

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphprune.api import apply, inspect, prune, verify
+    from graphprune.api import load_module as load
     from graphprune.errors import GraphpruneError, ModelError, TargetError, UsageError, VerificationError
     from graphprune.plan import Plan
     from graphprune.proof import Verification
@@ -32,12 +33,13 @@ __all__ = [
     "__version__",
     "apply",
     "inspect",
+    "load",
     "prune",
     "verify",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("apply", "inspect", "prune", "verify"), "api"),
+    **dict.fromkeys(("apply", "inspect", "load", "prune", "verify"), "api"),
     **dict.fromkeys(("GraphpruneError", "ModelError", "TargetError", "UsageError", "VerificationError"), "errors"),
     "Plan": "plan",
     "Inspection": "result",
@@ -46,6 +48,9 @@ _HOMES = {
     "__version__": "version",
 }
 
+_CALLED = {"load": "load_module"}
+"""Names that are other ones at home."""
+
 
 def __getattr__(name: str) -> Any:
     # Names are imported when they are first used: `graphprune --help` must not wait for ONNX Runtime.
@@ -53,6 +58,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'graphprune' has no attribute '{name}'")
     from importlib import import_module
 
-    value = getattr(import_module(f"graphprune.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"graphprune.{_HOMES[name]}"), _CALLED.get(name, name))
     globals()[name] = value
     return value

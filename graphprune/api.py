@@ -1,15 +1,16 @@
 """The main jobs as functions: prune, apply a plan, verify, inspect.
 
-Models come as a path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; none of them is ever modified.
+Models come as a path, an ``onnx.ModelProto``, an ``onnx_ir.Model``, or what PyTorch has (:mod:`graphprune.torch_api`);
+none of them is ever modified.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import onnx
 import onnx_ir as ir
@@ -25,7 +26,9 @@ from graphprune.frontends.onnx_fingerprint import fingerprint
 from graphprune.frontends.onnx_reader import read
 from graphprune.frontends.onnx_sizes import concrete_sizes
 from graphprune.frontends.onnx_write import save
-from graphprune.ledger import Ceiling, ceiling, ledger
+from graphprune.frontends.program import Host, is_torch, program_of
+from graphprune.ledger import ceiling, ledger
+from graphprune.outcome import Figures, group_count, plan_of
 from graphprune.passes.prune import Prune, cut
 from graphprune.passes.verify import Verify
 from graphprune.plan import Plan
@@ -33,7 +36,12 @@ from graphprune.proof import Incomparable, Verification, disagreement
 from graphprune.proof import verify as prove
 from graphprune.result import Change, GroupCount, Inspection, PruneResult
 from graphprune.sample_inputs import random_inputs
-from graphprune.version import versions
+from graphprune.units import Units, parse_units, unit_texts
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from graphprune.torch_api import Torch
 
 __all__ = [
     "Change",
@@ -44,6 +52,7 @@ __all__ = [
     "Source",
     "apply",
     "inspect",
+    "load_module",
     "prune",
     "verify",
 ]
@@ -53,9 +62,11 @@ Source: TypeAlias = PathLike | ir.Model | onnx.ModelProto
 
 
 def prune(
-    model: Source,
-    output: PathLike | None = None,
+    model: Source | Torch,
+    args: PathLike | tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
     *,
+    output: PathLike | None = None,
     ratio: float | None = None,
     macs: str | float | None = None,
     params: str | float | None = None,
@@ -66,19 +77,30 @@ def prune(
     exclude: str | Sequence[str] = (),
     per_group: Mapping[str, float] | None = None,
     min_width: int | None = None,
-    roles: str | Sequence[str] = (),
+    units: Units = (),
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
     pipeline: str | None = None,
     plan_path: PathLike | None = None,
     verify: bool = True,
     progress: Progress | None = None,
-) -> PruneResult:
+    dynamic_shapes: Any = None,
+    way: Literal["auto", "module", "graph"] = "auto",
+    inplace: bool = False,
+    optimizer: Any = None,
+) -> Any:
     """Remove what matters least from ``model``, prove the result, and write it to ``output``.
 
+    Returns a :class:`~graphprune.result.PruneResult`, and of a PyTorch module a
+    :class:`~graphprune.torch_api.ModuleResult`, whose ``module`` trains.
+
     Args:
-        model: what to prune; not modified.
-        output: where the slim model goes, written atomically; by default it is only returned.
+        model: what to prune: a path, an ``onnx.ModelProto``, an ``onnx_ir.Model``, an ``nn.Module``, or a
+            ``torch.export.ExportedProgram``; not modified.
+        args: of a module, the tuple of its example inputs; of an ONNX model, ``output``.
+        kwargs: of a module, its example keyword inputs.
+        output: where the slim model goes, written atomically: a file, or of a module a folder; by default it is only
+            returned.
         ratio: share of positions to remove of each group (scope local) or of all (global).
         macs: multiply-accumulates to keep: ``"50%"``, ``"2.0G"``, or a number. ``params`` and ``bytes`` likewise.
         params: parameters to keep.
@@ -90,7 +112,8 @@ def prune(
         exclude: patterns of tensors, operators or groups that are left alone.
         per_group: pattern -> ratio of the groups that it matches.
         min_width: what each group keeps at least.
-        roles: only groups of these roles are cut.
+        units: only groups of these roles are cut: ``["head", "ffn"]``, or with a ratio each ``{"head": 0.25}``, or with
+            bounds ``{"ffn": {"ratio": 0.5, "min": 64, "max_ratio": 0.75}}``. ``inspect`` shows the roles.
         seed: of the random criterion and of the inputs of the proof.
         dims: numbers for symbolic dimensions, for counting multiply-accumulates.
         pipeline: passes to run instead, such as ``"lossless, prune{ratio=0.5}"``; a ``prune`` without options takes
@@ -98,6 +121,11 @@ def prune(
         plan_path: where the decision is written as a lockfile.
         verify: whether to prove the result.
         progress: called with the name of each stage as it begins.
+        dynamic_shapes: of a module, what ``torch.export.export`` takes under that name.
+        way: of a module, what comes back: its own class (``module``), the slim graph (``graph``), or the class where
+            that can be shown to be right.
+        inplace: let the module that was given become the slim one; only where it keeps its class.
+        optimizer: an optimizer of the module, whose state the result carries over to the slim one.
 
     Raises:
         ModelError: the model cannot be read or the output not be written.
@@ -116,24 +144,56 @@ def prune(
         min_width=1 if min_width is None else min_width,
         exclude=_texts(exclude),
         group=tuple(f"{pattern}={share}" for pattern, share in (per_group or {}).items()),
-        roles=_texts(roles),
+        units=unit_texts(parse_units(units)),
         seed=seed,
     )
     steps = [asked] if pipeline is None else _filled(passes.parse_pipeline(pipeline), asked)
-    return _run(model, output, steps, verify=verify, seed=seed, dims=dims, plan_path=plan_path, progress=progress)
+    if is_torch(model):
+        from graphprune.torch_api import prune_module
+
+        return prune_module(
+            model,
+            _inputs(args),
+            kwargs,
+            steps,
+            output=None if output is None else Path(output),
+            dynamic_shapes=dynamic_shapes,
+            verify=verify,
+            seed=seed,
+            dims=dims,
+            plan_path=None if plan_path is None else Path(plan_path),
+            progress=progress,
+            way=way,
+            inplace=inplace,
+            optimizer=optimizer,
+        )
+    return _run(
+        _onnx(model),
+        _target(args, output),
+        steps,
+        verify=verify,
+        seed=seed,
+        dims=dims,
+        plan_path=plan_path,
+        progress=progress,
+    )
 
 
 def apply(
     plan: Plan | PathLike,
-    model: Source,
-    output: PathLike | None = None,
+    model: Source | Torch,
+    args: PathLike | tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
     *,
+    output: PathLike | None = None,
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
     verify: bool = True,
     progress: Progress | None = None,
-) -> PruneResult:
-    """Carry out on ``model`` what ``plan`` decided, prove it, and write it to ``output``.
+    dynamic_shapes: Any = None,
+    way: Literal["auto", "module", "graph"] = "auto",
+) -> Any:
+    """Carry out on ``model`` what ``plan`` decided, prove it, and write it to ``output``; returns as :func:`prune`.
 
     Raises:
         UsageError: the plan does not fit the model.
@@ -141,24 +201,58 @@ def apply(
     """
     decided = plan if isinstance(plan, Plan) else Plan.load(plan)
     steps = [*_preparation(decided), _Apply(decided)]
-    return _run(model, output, steps, verify=verify, seed=seed, dims=dims, plan_path=None, progress=progress)
+    if is_torch(model):
+        from graphprune.torch_api import prune_module
+
+        return prune_module(
+            model,
+            _inputs(args),
+            kwargs,
+            steps,
+            output=None if output is None else Path(output),
+            dynamic_shapes=dynamic_shapes,
+            verify=verify,
+            seed=seed,
+            dims=dims,
+            progress=progress,
+            way=way,
+        )
+    return _run(
+        _onnx(model),
+        _target(args, output),
+        steps,
+        verify=verify,
+        seed=seed,
+        dims=dims,
+        plan_path=None,
+        progress=progress,
+    )
 
 
 def verify(
-    original: Source,
-    slim: Source,
+    original: Source | Torch,
+    slim: Source | Torch,
     plan: Plan | PathLike,
+    args: tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
     *,
     seed: int = 0,
     runs: int = 2,
     dims: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Prove that ``slim`` computes what ``original`` computes with the positions erased that ``plan`` removes."""
+    """Prove that ``slim`` computes what ``original`` computes with the positions erased that ``plan`` removes.
+
+    Modules need the example inputs ``args`` and ``kwargs``.
+    """
     decided = plan if isinstance(plan, Plan) else Plan.load(plan)
+    if is_torch(original) or is_torch(slim):
+        from graphprune.torch_api import verify_module
+
+        return verify_module(original, slim, decided, args, kwargs, seed=seed, runs=runs)
     clock = Clock(progress)
     with clock("load"):
-        before, after = load(original), load(slim)
+        before, after = load(_onnx(original)), load(_onnx(slim))
     with clock("canonicalize"):
         context = passes.Context()
         passes.run_passes(before, [passes.Canonicalize(), *_preparation(decided)], context)
@@ -170,17 +264,69 @@ def verify(
         return prove(before, after, structure, selection, seed=seed, runs=runs, inputs=inputs)
 
 
-def inspect(model: Source, *, dims: Mapping[str, int] | None = None, progress: Progress | None = None) -> Inspection:
-    """What is coupled with what in ``model``, how much pruning can reach, and which operators lock the rest."""
+def inspect(
+    model: Source | Torch,
+    args: tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dims: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+    dynamic_shapes: Any = None,
+) -> Inspection:
+    """What is coupled with what in ``model``, how much pruning can reach, and which operators lock the rest.
+
+    A module needs example inputs; its weights are not read, so it may be on the ``meta`` device.
+    """
+    if is_torch(model):
+        from graphprune.torch_api import inspect_module
+
+        return inspect_module(model, args, kwargs, dims=dims, dynamic_shapes=dynamic_shapes, progress=progress)
     clock = Clock(progress)
     with clock("load"):
-        loaded = load(model)
+        loaded = load(_onnx(model))
     with clock("canonicalize"):
         passes.canonicalize(loaded)
     with clock("analyse"):
         structure = read(loaded)
         cost = CostModel(structure, concrete_sizes(loaded, dims))
     return Inspection(structure, cost.total, ceiling(cost), tuple(ledger(cost)))
+
+
+def load_module(
+    folder: PathLike, model: nn.Module | Callable[[], nn.Module] | None = None, *, map_location: str = "cpu"
+) -> nn.Module:
+    """The pruned module that :meth:`~graphprune.torch_api.ModuleResult.save` stored in ``folder``.
+
+    Without ``model`` that is the slim graph, which needs no other code. ``model`` is the unpruned module, or a function
+    that makes it: then its own class comes back, cut as the stored plan says.
+
+    Raises:
+        ModelError: no such folder, a damaged one, or one that was stored from another model.
+        UsageError: the stored module did not keep its class.
+    """
+    from graphprune.storage import load
+
+    return load(folder, model, map_location=map_location)
+
+
+def _inputs(args: PathLike | tuple[Any, ...] | None) -> Any:
+    if isinstance(args, str | os.PathLike):
+        raise UsageError("a module is pruned on example inputs: prune(model, (x,), output=...)")
+    return args
+
+
+def _target(args: PathLike | tuple[Any, ...] | None, output: PathLike | None) -> PathLike | None:
+    if args is None or output is not None:
+        return output
+    if not isinstance(args, str | os.PathLike):
+        raise UsageError("an ONNX model takes no example inputs: prune(model, output)")
+    return args
+
+
+def _onnx(model: Source | Torch) -> Source:
+    if isinstance(model, str | os.PathLike | ir.Model | onnx.ModelProto):
+        return model
+    raise UsageError(f"a {type(model).__name__} is neither an ONNX model nor a PyTorch module")
 
 
 # -- one run ------------------------------------------------------------------------------------------------------
@@ -192,11 +338,12 @@ class _Apply(passes.Pass):
 
     plan: Plan
     name = "apply"
+    any_host = True
 
-    def run(self, model: ir.Model, context: passes.Context) -> passes.Report:
+    def run(self, model: Host, context: passes.Context) -> passes.Report:
         """Cut."""
         with context.clock("analyse"):
-            structure = read(model)
+            structure = program_of(model).read()
             selection = self.plan.selection(structure)
         with context.clock("cut"):
             return passes.Report(cut(model, context, structure, selection, self.name))
@@ -246,7 +393,7 @@ def _run(
     with clock("canonicalize"):
         (steps[0] if canonical else passes.Canonicalize())(work, context)
     with clock("analyse"):
-        before = _Figures.of(work, dims)
+        before = Figures.of(program_of(work), dims)
     try:
         passes.run_passes(work, steps[canonical:], context)
         if verify and not any(isinstance(step, Verify) for step in steps):
@@ -257,12 +404,12 @@ def _run(
     with clock("finish"):
         passes.EliminateDeadNodes()(work, context)
         passes.MergeClones()(work, context)
-        after = _Figures.of(work, dims)
+        after = Figures.of(program_of(work), dims)
     unseen: tuple[str, ...] = ()
     if verify:
         with clock("verify"):
             unseen = _check_agreement(loaded, work, context, seed)
-    plan = _plan(context, mark, steps)
+    plan = plan_of(context, mark, steps)
     if plan_path is not None and plan is None:
         raise UsageError("no plan can say what this pipeline did: it changed more than a first cut leaves to say")
     with clock("write"):
@@ -279,7 +426,7 @@ def _run(
         params=Change(before.params, after.params),
         macs=Change(before.macs, after.macs),
         bytes=Change(before.bytes, after.bytes),
-        groups=_group_count(before.groups, context),
+        groups=group_count(before.groups, context),
         ceiling=before.ceiling,
         verified=None if not proofs else all(proof.ok for proof in proofs),
         max_error=max((proof.max_error for proof in proofs or ()), default=None),
@@ -291,37 +438,6 @@ def _run(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Figures:
-    """What one state of the model counts."""
-
-    params: int
-    macs: int
-    bytes: int
-    groups: int
-    ceiling: Ceiling
-    undeclared: tuple[str, ...]
-
-    @classmethod
-    def of(cls, model: ir.Model, dims: Mapping[str, int] | None) -> _Figures:
-        structure = read(model)
-        cost = CostModel(structure, concrete_sizes(model, dims))
-        total = cost.total
-        undeclared = tuple(sorted(structure.undeclared))
-        return cls(total.params, total.macs, total.bytes, len(structure.groups), ceiling(cost), undeclared)
-
-    def details(self) -> dict[str, object]:
-        """The figures of a result that nothing came of."""
-        return {
-            "params": {"before": self.params, "after": None},
-            "macs": {"before": self.macs, "after": None},
-            "bytes": {"before": self.bytes, "after": None},
-            "groups": {"total": self.groups, "cut": 0},
-            "ceiling": dataclasses.asdict(self.ceiling),
-            "undeclared": self.undeclared,
-        }
-
-
 def _check_agreement(loaded: ir.Model, work: ir.Model, context: passes.Context, seed: int) -> tuple[str, ...]:
     """What lies before and after the proved cuts must not change what is computed; notes where that was not seen.
 
@@ -330,8 +446,9 @@ def _check_agreement(loaded: ir.Model, work: ir.Model, context: passes.Context, 
     """
     decisions = context.decisions
     stations = [loaded, *(model for decision in decisions for model in (decision.before, decision.after)), work]
+    models = [model for model in stations if isinstance(model, ir.Model)]
     try:
-        for before, after in zip(stations[::2], stations[1::2], strict=True):
+        for before, after in zip(models[::2], models[1::2], strict=True):
             if problem := disagreement(before, after, seed):
                 raise VerificationError(
                     f"rewriting the model changed it: {problem}; please report this, no output is kept"
@@ -339,33 +456,3 @@ def _check_agreement(loaded: ir.Model, work: ir.Model, context: passes.Context, 
     except Incomparable as reason:
         return (f"the cut is proved; the rewriting around it was not compared with the file as it was read: {reason}",)
     return ()
-
-
-_HOUSEKEEPING = frozenset({"canonicalize", "eliminate-dead-nodes", "merge-clones", "verify"})
-"""Passes that run for every plan, or change nothing that it names."""
-
-
-def _group_count(before: int, context: passes.Context) -> GroupCount:
-    """Groups of the step that cut most of them; a pass may divide groups, so that there are more than ``before``."""
-    counts = [
-        (sum(decision.selection.cuts(group.leaf) for group in decision.structure.groups), decision)
-        for decision in context.decisions
-    ]
-    cut, decision = max(counts, key=lambda each: each[0], default=(0, None))
-    return GroupCount(before if decision is None else len(decision.structure.groups), cut)
-
-
-def _plan(context: passes.Context, mark: str, steps: Sequence[passes.Pass]) -> Plan | None:
-    """The decisions as one plan; None where the graph or weights were changed too, after the first of them."""
-    deciding = {decision.by for decision in context.decisions}
-    names = [step.name for step in steps]
-    first = min((names.index(name) for name in deciding if name in names), default=len(steps))
-    changed = {name for name, report in context.reports if report.modified} - deciding - _HOUSEKEEPING
-    if any(decision.lossless for decision in context.decisions) or changed & set(names[first:]):
-        return None
-    options = {"pipeline": passes.format_pipeline(step for step in steps if step.name != "apply")}
-    prepare = passes.format_pipeline(step for step in steps[:first] if step.name in changed)
-    plan = Plan({}, mark, prepare, options, versions())
-    for decision in context.decisions:
-        plan = plan.then(Plan.of(decision.structure, decision.selection))
-    return plan

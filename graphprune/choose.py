@@ -40,6 +40,7 @@ from graphprune.score.positions import Indices, Numbers, Positions
 from graphprune.selection import Selection
 from graphprune.structure import Group, Structure
 from graphprune.text import operator, scaled
+from graphprune.units import Unit
 
 __all__ = ["Constraints", "Scope", "choose"]
 
@@ -57,8 +58,9 @@ class Constraints:
     ``scope``: ``local``, ``global``, or ``auto``: local for a ratio, global for targets.
     ``round_to``: kept widths of groups larger than it are multiples of it. ``min_width``: positions that every group
     keeps at least. ``exclude``: patterns of groups left alone. ``ratios``: pattern -> share to remove of these groups,
-    whatever the budget; later patterns override earlier ones. ``roles``: only groups of these roles are cut (all, if
-    empty). ``normalizer``: how scores of different groups are brought to scale.
+    whatever the budget; later patterns override earlier ones. ``units``: only groups of these roles are cut (all, if
+    empty), each with a ratio of its own, which the ratio of a pattern overrides, and bounds of its own.
+    ``normalizer``: how scores of different groups are brought to scale.
     """
 
     scope: Scope = "auto"
@@ -66,7 +68,7 @@ class Constraints:
     min_width: int = 1
     exclude: Sequence[str] = ()
     ratios: Mapping[str, float] = field(default_factory=dict)
-    roles: Sequence[str] = ()
+    units: Mapping[str, Unit] = field(default_factory=dict)
     normalizer: str = "max"
 
     def __post_init__(self) -> None:
@@ -159,16 +161,18 @@ class _Choice:
 
     def _units(self) -> list[_Unit]:
         stays = indispensable(self.structure, self.positions, self.scores)
-        members: dict[tuple[int, float | None], list[Leaf]] = {}
+        members: dict[tuple[int, float | None, Unit], list[Leaf]] = {}
         ratios = self._ratios()
         for group in self._candidates():
-            members.setdefault((group.leaf.pool, ratios.get(group.leaf)), []).append(group.leaf)
+            asked = self.constraints.units.get(group.role, Unit())
+            ratio = ratios.get(group.leaf, asked.ratio)
+            members.setdefault((group.leaf.pool, ratio, asked), []).append(group.leaf)
         units: list[_Unit] = []
-        for (_, ratio), leaves in members.items():
+        for (_, ratio, asked), leaves in members.items():
             numbers = np.concatenate([self.positions.numbers(leaf) for leaf in leaves])
             order = numbers[np.lexsort((self.scores[numbers], self._quantiles(leaves)))]
             order = order[~stays[order]]
-            least = min(self._least(len(numbers), ratio), len(numbers))
+            least = min(self._least(len(numbers), ratio, asked), len(numbers))
             units.append(_Unit(len(numbers), order[: len(numbers) - least], ratio))
         return units
 
@@ -184,7 +188,7 @@ class _Choice:
         if not groups:
             raise TargetError(f"nothing to prune: no weight has an axis that may be cut{self._lock()}")
         known = sorted({group.role for group in groups})
-        for role in self.constraints.roles:
+        for role in self.constraints.units:
             if role not in known:
                 raise UsageError(f"no group has the role '{role}'; there are: {', '.join(known)}")
         excluded: set[Leaf] = set()
@@ -195,7 +199,7 @@ class _Choice:
         chosen = [
             group
             for group in groups
-            if group.leaf not in excluded and (not self.constraints.roles or group.role in self.constraints.roles)
+            if group.leaf not in excluded and (not self.constraints.units or group.role in self.constraints.units)
         ]
         if not chosen:
             raise TargetError(f"nothing to prune: all {len(groups)} groups are excluded")
@@ -207,9 +211,10 @@ class _Choice:
         names = Names(self.structure)
         return {leaf: ratio for pattern, ratio in self.constraints.ratios.items() for leaf in names.match(pattern)}
 
-    def _least(self, size: int, ratio: float | None) -> int:
+    def _least(self, size: int, ratio: float | None, asked: Unit) -> int:
         ranked = ratio is None and (self.scope == "global" or self.budget.ratio is None)
-        return max(self.constraints.min_width, math.ceil(LEAST_SHARE * size) if ranked else 1)
+        bound = math.ceil(size * (1 - asked.max_ratio) - _EPSILON)
+        return max(self.constraints.min_width, asked.min, bound, math.ceil(LEAST_SHARE * size) if ranked else 1)
 
     # -- ranking --------------------------------------------------------------------------------------------------
 

@@ -8,19 +8,34 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.axes import Axis, Concat, Leaf, Product
-from graphprune.score.positions import Numbers, Positions
+from graphprune.score.positions import Numbers, Places, Positions
 from graphprune.structure import Structure
 
 __all__ = ["indispensable"]
 
 
 def indispensable(structure: Structure, positions: Positions, scores: Numbers) -> npt.NDArray[np.bool_]:
-    """For each numbered position whether it must stay: the best-scored ones that keep every tensor's axes non-empty.
+    """For each numbered position whether it must stay: the best-scored ones that keep every tensor's axes non-empty,
+    and those that operators need at least.
 
     An axis is a leaf (its best position stays), a product (no factor may run empty) or a concatenation (one part must
     not). Taking the best position costs a ranking nothing: it would be the last to go.
     """
-    return _Occupancy(structure, positions, scores).kept
+    kept = _Occupancy(structure, positions, scores).kept
+    for call in structure.calls:
+        for axis, least in call.least:
+            if isinstance(axis.size, int):
+                _keep_best(kept, positions.places(axis), axis.size, least, scores)
+    return kept
+
+
+def _keep_best(kept: npt.NDArray[np.bool_], places: Places, size: int, least: int, scores: Numbers) -> None:
+    """Note that the best ``least`` positions of an axis stay; one that consists of several is as good as its worst."""
+    worth = np.full(size, np.inf)
+    np.minimum.at(worth, places.index, scores[places.number])
+    best = np.zeros(size, np.bool_)
+    best[np.argsort(-worth, kind="stable")[:least]] = True
+    kept[places.number[best[places.index]]] = True
 
 
 class _Occupancy:

@@ -82,6 +82,10 @@ class Plan:
                     raise UsageError(
                         f"plan: kept positions of '{tensor}' dimension {dim} contradict those of coupled tensors"
                     )
+        for call in structure.calls:
+            for axis, least in call.least:
+                if isinstance(kept := selection.count(axis), int) and kept < least:
+                    raise UsageError(f"plan: '{call.node}' needs {least} positions of {axis.size}, and {kept} are kept")
         return selection
 
     @staticmethod
@@ -101,6 +105,12 @@ class Plan:
             seen = np.zeros(int(place.leaf.size), dtype=np.bool_)  # type: ignore[arg-type]
             seen[place.position[mask[place.index]]] = True
             keep[place.leaf] = keep[place.leaf] | seen if place.leaf in keep else seen
+
+    def apply(self, model: Any, args: Any = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Carry this plan out on a model or module; see :func:`graphprune.apply`."""
+        from graphprune.api import apply  # the one step up: a plan is what users hold in their hands
+
+        return apply(self, model, args, kwargs, **options)
 
     def then(self, other: Plan) -> Plan:
         """This plan and, on what it leaves, ``other``: one plan for the model that this one was made for."""

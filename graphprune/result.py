@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import onnx_ir as ir
-
 from graphprune.cost import Counts
+from graphprune.frontends.program import Host
 from graphprune.ledger import Ceiling, LedgerEntry
 from graphprune.plan import Plan
 from graphprune.structure import Structure
@@ -46,7 +45,7 @@ class PruneResult:
     """
 
     status: Literal["pruned", "unchanged"]
-    model: ir.Model
+    model: Host
     plan: Plan | None
     params: Change
     macs: Change

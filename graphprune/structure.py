@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from graphprune.axes import Axis, AxisSpace, Leaf, Pin
+from graphprune.roles import CHANNEL, infer_roles
 from graphprune.rules.call import Axes, Call
 from graphprune.sizes import product_size
 
@@ -92,10 +93,10 @@ class Structure:
             for node in self.space.nodes(axis for _, axis in self._slices())
             if isinstance(node, Leaf) and not node.pinned and isinstance(node.size, int)
         ]
-        roles = self._roles()
+        roles = infer_roles(self)
         mixed = self._mixed()
         return tuple(
-            Group(f"a{number}", leaf, int(leaf.size), roles.get(leaf, "channel"), leaf not in mixed, self)  # type: ignore[arg-type]
+            Group(f"a{number}", leaf, int(leaf.size), roles.get(leaf, CHANNEL), leaf not in mixed, self)  # type: ignore[arg-type]
             for number, leaf in enumerate(free)
         )
 
@@ -145,9 +146,6 @@ class Structure:
         if id(axis) not in self._leaves:
             self._leaves[id(axis)] = (axis, self.space.leaves(axis))
         return self._leaves[id(axis)][1]
-
-    def _roles(self) -> dict[Leaf, str]:
-        return {leaf: role for call in self.calls for axis, role in call.roles for leaf in self.leaves(axis)}
 
     def _mixed(self) -> set[Leaf]:
         mixed = (mix.axis for call in self.calls for mix in call.mixes if mix.kind == "statistics")

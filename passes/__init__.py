@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphprune.passes.base import Context, Decision, Pass, Report, passes, register, run_passes
 from graphprune.passes.canonicalize import Canonicalize, canonicalize
+from graphprune.passes.depth import Depth
 from graphprune.passes.eliminate_dead_nodes import EliminateDeadNodes
 from graphprune.passes.interop import AsIrPass, FromIrPass
 from graphprune.passes.lossless import Lossless
@@ -11,6 +12,7 @@ from graphprune.passes.merge_clones import MergeClones
 from graphprune.passes.movement_to_gather import MovementToGather
 from graphprune.passes.pipeline import format_pipeline, make_pass, parse_pipeline
 from graphprune.passes.prune import Prune
+from graphprune.passes.set_training import SetTraining
 from graphprune.passes.verify import Verify
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "Canonicalize",
     "Context",
     "Decision",
+    "Depth",
     "EliminateDeadNodes",
     "FromIrPass",
     "Lossless",
@@ -26,6 +29,7 @@ __all__ = [
     "Pass",
     "Prune",
     "Report",
+    "SetTraining",
     "Verify",
     "canonicalize",
     "format_pipeline",

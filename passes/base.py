@@ -6,12 +6,11 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
-
-import onnx_ir as ir
+from typing import Any, ClassVar, TypeVar
 
 from graphprune.clock import Clock
 from graphprune.errors import UsageError
+from graphprune.frontends.program import Host, is_torch
 from graphprune.selection import Selection
 from graphprune.structure import Structure
 
@@ -39,15 +38,17 @@ class Report:
 class Decision:
     """A cut that was carried out: by which pass, on which model, and what it left.
 
-    ``lossless``: nothing was lost, so ``after`` must equal ``before`` itself rather than the masked ``before``.
+    ``lossless``: nothing was lost, so ``after`` must equal ``before`` itself rather than the masked ``before``;
+    ``reference``: what ``after`` must equal instead, where no positions but whole operators went.
     """
 
     by: str
-    before: ir.Model
-    after: ir.Model
+    before: Host
+    after: Host
     structure: Structure
     selection: Selection
     lossless: bool = False
+    reference: Host | None = None
 
 
 @dataclass(slots=True)
@@ -74,11 +75,13 @@ class Context:
 class Pass(ABC):
     """A step that changes a model in place; subclasses are frozen dataclasses.
 
-    ``requires`` names passes that must have run earlier in the same pipeline.
+    ``requires`` names passes that must have run earlier in the same pipeline; ``any_host`` tells that a pass takes
+    PyTorch programs as well as ONNX models.
     """
 
     name: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
+    any_host: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -86,11 +89,17 @@ class Pass(ABC):
             cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
 
     @abstractmethod
-    def run(self, model: ir.Model, context: Context) -> Report:
+    def run(self, model: Any, context: Context) -> Report:
         """Change ``model`` in place and say what was done; idempotent."""
 
-    def __call__(self, model: ir.Model, context: Context | None = None) -> Report:
-        """Run alone or as one step of a pipeline, and record the report in ``context``."""
+    def __call__(self, model: Host, context: Context | None = None) -> Report:
+        """Run alone or as one step of a pipeline, and record the report in ``context``.
+
+        Raises:
+            UsageError: the pass is for ONNX models, and this is not one.
+        """
+        if not self.any_host and is_torch(model):
+            raise UsageError(f"pass '{self.name}' works on ONNX models only: export the module, or leave the pass out")
         context = Context() if context is None else context
         report = self.run(model, context)
         context.reports.append((self.name, report))
@@ -109,7 +118,7 @@ def passes() -> Mapping[str, type[Pass]]:
     return dict(sorted(_REGISTRY.items()))
 
 
-def run_passes(model: ir.Model, steps: Sequence[Pass], context: Context | None = None) -> Context:
+def run_passes(model: Host, steps: Sequence[Pass], context: Context | None = None) -> Context:
     """Run ``steps`` on ``model`` in place, in order, and return the context with their reports.
 
     Raises:

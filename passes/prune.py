@@ -5,20 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import onnx_ir as ir
-
 from graphprune.budget import Budget, parse_amount
 from graphprune.choose import Constraints, choose
 from graphprune.cost import CostModel
 from graphprune.errors import TargetError, UsageError
-from graphprune.frontends.onnx_reader import read
-from graphprune.frontends.onnx_sizes import concrete_sizes
-from graphprune.frontends.onnx_slice import slice_model
-from graphprune.frontends.onnx_weights import weights_of
+from graphprune.frontends.program import Host, program_of
 from graphprune.passes.base import Context, Decision, Pass, Report, register
 from graphprune.score import Evidence, criterion
 from graphprune.selection import Selection
 from graphprune.structure import Structure
+from graphprune.units import parse_units
 
 __all__ = ["Prune", "cut"]
 
@@ -31,7 +27,8 @@ class Prune(Pass):
     ``ratio`` is the share of positions to remove; ``macs``, ``params`` and ``bytes`` are what to keep instead, as
     ``50%`` or ``2.0G``. With ``scope`` local each group loses the same share, with global groups compete; auto is local
     for a ratio and global for a target. ``group`` holds ``pattern=ratio`` pairs, each another ratio for the groups it
-    matches.
+    matches. ``units`` names the roles whose groups are cut, ``head`` or ``head=0.25`` or ``ffn=0.5:min=64``, each with
+    a ratio and bounds of its own.
     """
 
     ratio: float | None = None
@@ -44,26 +41,27 @@ class Prune(Pass):
     min_width: int = 1
     exclude: tuple[str, ...] = ()
     group: tuple[str, ...] = ()
-    roles: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
     seed: int = 0
 
     requires: ClassVar[tuple[str, ...]] = ("canonicalize",)
+    any_host: ClassVar[bool] = True
 
-    def run(self, model: ir.Model, context: Context) -> Report:
+    def run(self, model: Host, context: Context) -> Report:
         """Decide and cut.
 
         Raises:
             TargetError: nothing can be cut, or the budget is out of reach.
             UsageError: an option makes no sense.
         """
-        clock = context.clock
+        clock, program = context.clock, program_of(model)
         budget, constraints = self._budget(), self._constraints()
         judge = criterion(self.criterion, self.seed)
         with clock("analyse"):
-            structure = read(model)
-            cost = CostModel(structure, concrete_sizes(model, context.dims))
+            structure = program.read()
+            cost = CostModel(structure, program.sizes(context.dims))
         with clock("score"):
-            scores = judge.score(Evidence(structure, weights_of(model)))
+            scores = judge.score(Evidence(structure, program.weights()))
         with clock("choose"):
             selection = choose(structure, scores, budget, constraints, cost)
         groups = sum(selection.cuts(group.leaf) for group in structure.groups)
@@ -74,8 +72,14 @@ class Prune(Pass):
         return Report(bool(groups), {"groups cut": groups})
 
     def _budget(self) -> Budget:
-        if self.ratio is None and not (self.macs or self.params or self.bytes) and self.group:
-            return Budget(ratio=0.0)  # only the groups that patterns name
+        if self.ratio is None and not (self.macs or self.params or self.bytes):
+            units = parse_units(self.units)
+            given = [name for name, unit in units.items() if unit.ratio is not None]
+            for name, unit in units.items():
+                if unit.ratio is None and (given or self.group):
+                    raise UsageError(f"unit '{name}' has no ratio and there is no budget: write {name}=0.5, or a ratio")
+            if given or self.group:
+                return Budget(ratio=0.0)  # only the groups that patterns and units name
         amounts = {name: parse_amount(text) for name in ("macs", "params", "bytes") if (text := getattr(self, name))}
         return Budget(ratio=self.ratio, **amounts)
 
@@ -95,28 +99,29 @@ class Prune(Pass):
             min_width=self.min_width,
             exclude=self.exclude,
             ratios=ratios,
-            roles=self.roles,
+            units=parse_units(self.units),
         )
 
 
 def cut(
-    model: ir.Model,
+    model: Host,
     context: Context,
     structure: Structure,
     selection: Selection,
     by: str,
     *,
-    before: ir.Model | None = None,
+    before: Host | None = None,
     lossless: bool = False,
 ) -> bool:
     """Carry ``selection`` out on ``model`` and leave the decision in ``context``; tells whether anything went.
 
     ``before`` is the model as it was, if the pass has already changed weights.
     """
-    before = model.clone() if before is None else before
-    changed = slice_model(model, structure, selection)
+    program = program_of(model)
+    before = program.clone() if before is None else before
+    changed = program.write(structure, selection)
     if changed:
-        context.decisions.append(Decision(by, before, model.clone(), structure, selection, lossless))
+        context.decisions.append(Decision(by, before, program.clone(), structure, selection, lossless))
     return changed
 
 

@@ -18,6 +18,7 @@ from graphprune.models import digits_path, reference
 from graphprune.models.reference.builder import GraphBuilder
 from graphprune.selection import Selection
 from graphprune.structure import Group
+from graphprune.units import Unit, Units, parse_units, unit_texts
 
 
 def chain(*widths: int) -> onnx.ModelProto:
@@ -234,10 +235,47 @@ def test_only_groups_of_a_role() -> None:
     roles = {group.role for group in program.structure.groups}
     assert len(roles) > 1
     role = sorted(roles)[-1]
-    selection = cut(program, Budget(ratio=0.5), roles=[role])
+    selection = cut(program, Budget(ratio=0.5), units={role: Unit()})
     assert all((kept(selection, g) < g.size) == (g.role == role) for g in program.structure.groups)
     with pytest.raises(UsageError, match="no group has the role 'nonsense'"):
-        cut(program, Budget(ratio=0.5), roles=["nonsense"])
+        cut(program, Budget(ratio=0.5), units={"nonsense": Unit()})
+
+
+def test_units_have_ratios_and_bounds_of_their_own() -> None:
+    program = analyse(reference.gpt2(tiny=True))
+    units = {"head": Unit(1 / 3), "ffn": Unit(0.5, min=60), "head width": Unit(max_ratio=0.25)}
+    selection = cut(program, Budget(ratio=0.5), units=units)
+    found = {(g.role, g.size): kept(selection, g) for g in program.structure.groups}
+    assert found == {("residual", 24): 24, ("head", 3): 2, ("head width", 8): 6, ("ffn", 96): 60}
+    named = program.structure.groups[-1]
+    selection = cut(program, Budget(ratio=0.0), units={"ffn": Unit(0.5)}, ratios={named.name: 0.25})
+    assert [kept(selection, g) for g in program.structure.groups if g.role == "ffn"] == [48, 72]
+
+
+@pytest.mark.parametrize(
+    "text", ["head=x", "head=2", "head:min=0", "head:least=3", "=0.5", "head,head=0.5", "head:min=1.5"]
+)
+def test_units_that_make_no_sense(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_units(text)
+
+
+@pytest.mark.parametrize(
+    "units", ["head,ffn=0.25", ["head", "ffn=25%"], {"head": None, "ffn": 0.25}, {"head": {}, "ffn": {"ratio": 0.25}}]
+)
+def test_units_are_read_however_they_are_written(units: Units) -> None:
+    found = parse_units(units)
+    assert found == {"head": Unit(), "ffn": Unit(0.25)}
+    assert parse_units(unit_texts(found)) == found
+
+
+def test_units_without_a_ratio_need_a_budget() -> None:
+    model = reference.gpt2(tiny=True)
+    with pytest.raises(UsageError, match=r"unit 'ffn' has no ratio and there is no budget: write ffn=0\.5"):
+        graphprune.prune(model, units=["head=0.5", "ffn"])
+    result = graphprune.prune(model, units={"head": 0.34, "ffn": 0.5})
+    assert result.groups.cut == 4
+    assert result.verified
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from graphprune.commands.options import (
     Debug,
     Dims,
     Json,
-    Model,
     NoVerify,
     Output,
     Quiet,
@@ -20,6 +19,7 @@ from graphprune.commands.options import (
     parse_dims,
 )
 from graphprune.commands.result import show_result, write_report
+from graphprune.commands.sources import AnyModel, Input, given
 from graphprune.commands.terminal import Terminal
 from graphprune.errors import UsageError
 
@@ -32,8 +32,9 @@ def command(
     plan: Annotated[
         Path, typer.Argument(metavar="PLAN", help="A lockfile that prune --plan wrote.", show_default=False)
     ],
-    model: Model,
+    model: AnyModel,
     output: Output = None,
+    input_: Input = None,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write the JSON answer here too.")
     ] = None,
@@ -47,12 +48,23 @@ def command(
     """Cut from MODEL what PLAN says: the model it was made for, or another of the same structure."""
     if output is None:
         raise UsageError("where to? Give --output OUT")
-    check_outputs((output, report), model, plan)
+    source = given(model, input_, seed)
+    check_outputs((None if source.torch else output, report), model, plan)
     from graphprune.api import apply
 
     terminal = Terminal(json, quiet)
     with terminal.progress() as progress:
-        result = apply(plan, model, output, verify=not no_verify, seed=seed, dims=parse_dims(dims), progress=progress)
+        result = apply(
+            plan,
+            source.model,
+            source.args,
+            source.kwargs,
+            output=output,
+            verify=not no_verify,
+            seed=seed,
+            dims=parse_dims(dims),
+            progress=progress,
+        )
     document = result.to_dict()
     write_report(report, document)
     terminal.answer(document, lambda: show_result(terminal, result, str(model)))

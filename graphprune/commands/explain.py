@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from graphprune.commands.options import Debug, Json, Model, Quiet
+from graphprune.commands.options import Debug, Json, Quiet
+from graphprune.commands.sources import AnyModel, Input, given
 from graphprune.commands.terminal import Terminal
 
 __all__ = ["NAME", "command"]
@@ -15,12 +16,13 @@ NAME = "explain"
 
 
 def command(
-    model: Model,
+    model: AnyModel,
     tensor: Annotated[str, typer.Argument(metavar="TENSOR[:DIM]", help="What to explain.", show_default=False)],
     other: Annotated[
         str | None,
         typer.Argument(metavar="[TENSOR[:DIM]]", help="Explain how both are coupled.", show_default=False),
     ] = None,
+    input_: Input = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -31,6 +33,7 @@ def command(
 
     terminal = Terminal(json, quiet)
     with terminal.progress() as progress:
-        structure = inspect(model, progress=progress).structure
+        source = given(model, input_)
+        structure = inspect(source.model, source.args, source.kwargs, progress=progress).structure
     found = explain(structure, tensor, other)
     terminal.answer({"status": "explained", **found.to_dict()}, lambda: terminal.print(str(found)))

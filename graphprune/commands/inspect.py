@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphprune.commands.options import Debug, Dims, Json, Model, Quiet, parse_dims
+from graphprune.commands.options import Debug, Dims, Json, Quiet, parse_dims
+from graphprune.commands.sources import AnyModel, Input, given
 from graphprune.commands.terminal import Terminal
 from graphprune.text import counted, operator, scaled, shortened
 
@@ -35,7 +36,8 @@ class Format(str, Enum):
 
 
 def command(
-    model: Model,
+    model: AnyModel,
+    input_: Input = None,
     format_: Annotated[Format, typer.Option("--format", "-f", help="How to answer.")] = Format.TABLE,
     everything: Annotated[bool, typer.Option("--all", help="List all slices and the whole ledger.")] = False,
     dims: Dims = None,
@@ -48,7 +50,8 @@ def command(
 
     terminal = Terminal(json or format_ is Format.JSON, quiet)
     with terminal.progress() as progress:
-        found = inspect(model, dims=parse_dims(dims), progress=progress)
+        source = given(model, input_)
+        found = inspect(source.model, source.args, source.kwargs, dims=parse_dims(dims), progress=progress)
 
     def show() -> None:
         if format_ is Format.TABLE:

@@ -12,7 +12,6 @@ from graphprune.commands.options import (
     Debug,
     Dims,
     Json,
-    Model,
     NoVerify,
     Output,
     Quiet,
@@ -23,6 +22,7 @@ from graphprune.commands.options import (
     parse_share,
 )
 from graphprune.commands.result import show_result, write_report
+from graphprune.commands.sources import AnyModel, Input, given
 from graphprune.commands.terminal import Terminal
 from graphprune.errors import UsageError
 
@@ -44,8 +44,9 @@ CHOICE = "Choice"
 
 
 def command(
-    model: Model,
+    model: AnyModel,
     output: Output = None,
+    input_: Input = None,
     ratio: Annotated[
         str | None,
         typer.Option("--ratio", metavar="R", help="Share of channels to remove: 0.5 or 50%.", rich_help_panel=BUDGET),
@@ -99,6 +100,15 @@ def command(
             rich_help_panel=CHOICE,
         ),
     ] = None,
+    units: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--units",
+            metavar="ROLE[=R],...",
+            help="Cut groups of these roles only, each by a ratio of its own: channel,head=0.25,ffn=0.5.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = None,
     pipeline: Annotated[
         str | None,
         typer.Option("--pipeline", "-p", metavar="PASSES", help="Passes to run, as 'lossless, prune{ratio=0.5}'."),
@@ -122,21 +132,24 @@ def command(
     What matters least goes, with all that is coupled with it; the slim model must equal the masked original.
     """
     targets = {"--macs": macs, "--params": params, "--bytes": bytes_}
-    given = [option for option, value in targets.items() if value is not None]
-    if ratio is not None and given:
-        raise UsageError(f"--ratio and {given[0]} exclude each other: give one of them")
-    if ratio is None and not given and pipeline is None and not group:
+    named = [option for option, value in targets.items() if value is not None]
+    if ratio is not None and named:
+        raise UsageError(f"--ratio and {named[0]} exclude each other: give one of them")
+    if ratio is None and not named and pipeline is None and not group and not any("=" in text for text in units or ()):
         raise UsageError("how much? Give --ratio, --macs, --params or --bytes, or a --pipeline")
     if output is None and not dry_run:
         raise UsageError("where to? Give --output OUT, or --dry-run to write nothing")
-    check_outputs((output, plan, report), model)
+    source = given(model, input_, seed)
+    check_outputs((None if source.torch else output, plan, report), model)
     from graphprune.api import prune
 
     terminal = Terminal(json, quiet)
     with terminal.progress() as progress:
         result = prune(
-            model,
-            None if dry_run else output,
+            source.model,
+            source.args,
+            source.kwargs,
+            output=None if dry_run else output,
             ratio=None if ratio is None else parse_share(ratio, "--ratio"),
             macs=macs,
             params=params,
@@ -147,6 +160,7 @@ def command(
             exclude=tuple(exclude or ()),
             per_group=parse_ratios(group),
             min_width=min_width,
+            units=",".join(units or ()) or (),
             seed=seed,
             dims=parse_dims(dims),
             pipeline=pipeline,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from graphprune.axes import Axis
 from graphprune.frontends.onnx_dims import sizes_of
 from graphprune.frontends.onnx_walk import bodies
+from graphprune.frontends.reading import meet
 from graphprune.rules.call import Axes, Call, Declined
 
 if TYPE_CHECKING:
@@ -45,28 +45,11 @@ def _enter(reader: Reader, call: Call, values: Sequence[ir.Value], given: Sequen
         if axes is not None and value.shape is not None and len(axes) != len(value.shape):
             call.pin(axes, "a body that states another rank")
             axes = None
-        reader.structure.tensors[value.name or ""] = reader._refined(call, axes, sizes_of(value))
+        reader.structure.tensors[value.name or ""] = reader.refined(call, axes, sizes_of(value))
 
 
 def _axes(reader: Reader, value: ir.Value) -> Axes | None:
     return reader.structure.tensors.get(value.name or "")
-
-
-def _meet(call: Call, a: Axes | None, b: Axes | None, reason: str) -> Axes | None:
-    """Two values that become one."""
-    if a is None or b is None or len(a) != len(b):
-        for axes in (a, b):
-            call.pin(axes or (), reason)
-        return None
-    return tuple(_one(call, x, y, reason) for x, y in zip(a, b, strict=True))
-
-
-def _one(call: Call, a: Axis, b: Axis, reason: str) -> Axis:
-    if a.size == b.size:
-        call.unify(a, b, reason)
-        return a
-    call.pin([a, b], reason)
-    return call.fixed(None, reason)
 
 
 def read_if(reader: Reader, node: ir.Node, call: Call) -> list[Axes | None]:
@@ -75,7 +58,7 @@ def read_if(reader: Reader, node: ir.Node, call: Call) -> list[Axes | None]:
     for branch in branches:
         reader.graph(branch)
     return [
-        _meet(call, _axes(reader, a), _axes(reader, b), "branches of If that disagree")
+        meet(call, _axes(reader, a), _axes(reader, b), "branches of If that disagree")
         for a, b in zip(branches[0].outputs, branches[1].outputs, strict=True)
     ]
 
@@ -90,7 +73,7 @@ def read_loop(reader: Reader, node: ir.Node, call: Call) -> list[Axes | None]:
     _enter(reader, call, body.inputs, [(), (), *initial])
     reader.graph(body)
     results: list[Axes | None] = [
-        _meet(call, _axes(reader, inner), _axes(reader, outer), "a carried value that changes shape")
+        meet(call, _axes(reader, inner), _axes(reader, outer), "a carried value that changes shape")
         for inner, outer in zip(body.inputs[2:], body.outputs[1 : carried + 1], strict=True)
     ]
     for value in body.outputs[carried + 1 :]:
@@ -117,7 +100,7 @@ def read_scan(reader: Reader, node: ir.Node, call: Call) -> list[Axes | None]:
     _enter(reader, call, body.inputs, given)
     reader.graph(body)
     results: list[Axes | None] = [
-        _meet(call, _axes(reader, inner), _axes(reader, outer), "a carried value that changes shape")
+        meet(call, _axes(reader, inner), _axes(reader, outer), "a carried value that changes shape")
         for inner, outer in zip(body.inputs[:states], body.outputs[:states], strict=True)
     ]
     out_axes = list(call.attribute("scan_output_axes", [0] * (len(body.outputs) - states)))

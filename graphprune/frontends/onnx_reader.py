@@ -7,19 +7,19 @@ axes it touches are pinned with the reason. Bodies of If, Loop and Scan are read
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import onnx_ir as ir
 
 from graphprune import rules
-from graphprune.axes import Axis, AxisSpace, Pin
+from graphprune.axes import Pin
 from graphprune.elements import Element, literal
 from graphprune.frontends import onnx_bodies, shape_values
 from graphprune.frontends.onnx_dims import sizes_of
+from graphprune.frontends.reading import Reading
 from graphprune.frontends.settlement import settle
 from graphprune.garbage import uncollected
-from graphprune.rules.call import Axes, Call, Declined, Operand
-from graphprune.sizes import Size, Symbolic, is_fresh
+from graphprune.rules.call import Call, Operand
 from graphprune.structure import Parameter, Structure
 
 __all__ = ["CLONE_OF", "Reader", "read", "read_with_sizes"]
@@ -52,23 +52,13 @@ def read_with_sizes(model: ir.Model) -> tuple[Structure, dict[str, tuple[Element
     return reader.structure, reader.elements
 
 
-def _contradict(axes: Axes, stated: Sequence[Size]) -> bool:
-    for axis, known in zip(axes, stated, strict=True):
-        size = axis.size
-        if size is not known and isinstance(size, int) and isinstance(known, int) and size != known:
-            return True
-    return False
-
-
-class Reader:
+class Reader(Reading):
     """The reading of one model; nodes are met in graph order, each once."""
 
     def __init__(self, model: ir.Model) -> None:
+        super().__init__()
         self.model = model
-        self.space = AxisSpace()
-        self.structure = Structure(self.space)
         self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
-        self.elements: dict[str, tuple[Element, ...]] = {}
 
     # -- values ---------------------------------------------------------------------------------------------------
 
@@ -132,43 +122,31 @@ class Reader:
         """Read one node: apply its rule, or pin what it touches."""
         call = self.call(node)
         read_body = onnx_bodies.READERS.get(call.op)
-        binding = rules.find(call.op)
-        try:
-            if read_body is None and len(call.attributes) < len(node.attributes.data):
+        if read_body is not None:
+            results = self.relate(
+                call,
+                None,
+                lambda: read_body(self, node, call),
+                lambda: onnx_bodies.pin_bodies(self, node, call),
+            )
+        else:
+            if len(call.attributes) < len(node.attributes.data):
                 onnx_bodies.pin_bodies(self, node, call)
-            if read_body is not None:
-                results = read_body(self, node, call)
-            elif binding is None:
-                self.structure.undeclared[call.op] += 1
-                raise Declined("an operator that nobody declared")
-            else:
-                results = list(binding.rule(call))
-                self._pin_unrelated(call)
-            self._check(call, results)
-        except (Declined, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # Ranks, shapes and attributes that the graph states wrongly make rules index and pair what is not there.
-            reason = str(error) if isinstance(error, Declined) else "its operands do not fit its rule"
-            if read_body is not None:
-                onnx_bodies.pin_bodies(self, node, call)
-            results = self._pin_all(call, reason)
-        self.structure.calls.append(call)
+            results = self.relate(call, rules.find(call.op))
         for name, axes, stated in zip(call.results, results, call.result_sizes, strict=False):
-            self.structure.tensors[name] = self._refined(call, axes, stated)
+            self.structure.tensors[name] = self.refined(call, axes, stated)
         self._follow(node, call)
 
     def _follow(self, node: ir.Node, call: Call) -> None:
-        """Contents of the result where they are numbers that spell shapes; where sizes enter other computations, an
-        attention's scale for instance, the axes they are read off keep their extent."""
+        """Contents of the result where they are numbers that spell shapes; an attention's scale, for instance, is
+        computed from sizes in a way that is not followed."""
         found = None
         if call.op in shape_values.FOLLOWED and len(node.outputs) == 1 and node.outputs[0].dtype in _FOLLOWED_RESULTS:
             found = shape_values.results(call)
         if found is not None:
             self.elements[call.results[0]] = found
-            return
-        for index, operand in enumerate(call.operands):
-            if operand is not None and operand.elements is not None and index not in call.spelled:
-                for element in operand.elements:
-                    call.pin(element.depends, "its extent enters a computation")
+        else:
+            self.pin_computed(call)
 
     def call(self, node: ir.Node) -> Call:
         """A node as a rule sees it."""
@@ -185,50 +163,3 @@ class Reader:
             tuple([value.name or "" for value in outputs]),
             onnx_bodies.border(node) if len(attributes) < len(given) else (),
         )
-
-    def _pin_unrelated(self, call: Call) -> None:
-        if len(call.related) == len(call.operands):
-            return
-        for index, operand in enumerate(call.operands):
-            if operand is not None and index not in call.related:
-                call.pin(operand.axes or (), "read by this operator as a whole")
-
-    def _check(self, call: Call, results: list[Axes | None]) -> None:
-        """A rule whose result contradicts the shapes that the graph states is not believed."""
-        for stated, axes in zip(call.result_sizes, results, strict=False):
-            if stated is None or axes is None:
-                continue
-            if len(axes) != len(stated) or _contradict(axes, stated):
-                shown = "x".join(map(str, stated)), "x".join(str(axis.size) for axis in axes)
-                raise Declined(f"its result is {shown[0]} where its rule says {shown[1]}")
-
-    def _pin_all(self, call: Call, reason: str) -> list[Axes | None]:
-        call.sites.clear()
-        call.mixes.clear()
-        call.contractions.clear()
-        for operand in call.operands:
-            if operand is not None:
-                call.pin(operand.axes or (), reason)
-        return call.unknown_results(reason)
-
-    def _refined(self, call: Call, axes: Axes | None, stated: Sequence[Size] | None) -> Axes | None:
-        """Axes of a result, with what the graph states about symbolic dimensions put in."""
-        if stated is None:
-            return axes
-        if axes is None:
-            return tuple(call.fixed(size, "an unknown axis") for size in stated)
-        for axis in axes:
-            if not isinstance(axis.size, int):
-                break
-        else:
-            return axes
-        return tuple([self._better(call, axis, size) for axis, size in zip(axes, stated, strict=True)])
-
-    def _better(self, call: Call, axis: Axis, stated: Size) -> Axis:
-        size = axis.size
-        if size is stated or isinstance(size, int) or size == stated:
-            return axis
-        if isinstance(stated, Symbolic) and (is_fresh(stated) or not is_fresh(size)):
-            return axis
-        call.pin(axis, "an axis of symbolic size")
-        return call.fixed(stated, "an axis of symbolic size")

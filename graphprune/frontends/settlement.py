@@ -21,6 +21,7 @@ from graphprune.structure import Structure
 __all__ = ["can_infer", "settle"]
 
 TRIALS = 3
+_INFERRING = ("onnx.Reshape", "aten.view", "aten.reshape", "aten._unsafe_view", "aten.unflatten")
 REASON = "a computed number that would not follow the cut"
 
 
@@ -51,7 +52,7 @@ def settle(structure: Structure) -> None:
 
 def can_infer(op: str, elements: Sequence[Element]) -> bool:
     """Whether one number may be left to the operator to work out, as -1 in the target of a reshape."""
-    return op == "onnx.Reshape" and all(element.value != -1 for element in elements)
+    return op in _INFERRING and all(element.value != -1 for element in elements)
 
 
 def _settles(structure: Structure, axes: Sequence[Axis], element: Element, site: LengthSite | None) -> bool:

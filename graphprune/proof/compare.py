@@ -29,7 +29,20 @@ SAFETY = 8.0
 """How much larger than the scale of an output the numbers on the way to it may be."""
 
 UNIT_ROUNDOFF = 2.0**-24
-AVERAGES = frozenset({"onnx.GlobalAveragePool", "onnx.ReduceMean", "onnx.ReduceSum"})
+AVERAGES = frozenset(
+    {
+        "onnx.GlobalAveragePool",
+        "onnx.ReduceMean",
+        "onnx.ReduceSum",
+        "aten.adaptive_avg_pool1d",
+        "aten.adaptive_avg_pool2d",
+        "aten.adaptive_avg_pool3d",
+        "aten.mean",
+        "aten.std",
+        "aten.sum",
+        "aten.var",
+    }
+)
 """Operators that sum without multiplying."""
 
 FLOAT_SUMMANDS = 64

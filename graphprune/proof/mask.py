@@ -12,7 +12,6 @@ times a symbolic rest (channels of a group times space), the known part gets a d
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from graphprune.axes import Axis
-from graphprune.rules.call import AttributeTarget, Axes, Call, LengthSite, Mix
+from graphprune.proof.mixing import Hidden, Spot, hidden, repeating
+from graphprune.rules.call import AttributeTarget, Call
 from graphprune.selection import Mask, Selection
 from graphprune.structure import Structure
 
@@ -38,89 +37,55 @@ def masked_original(model: ir.Model, structure: Structure, selection: Selection)
     """
     masked = model.clone()
     masked.opset_imports.setdefault("", WHERE_SINCE)
-    cut = {
-        call.node: (call, mixes)
-        for call in structure.calls
-        if (mixes := [mix for mix in call.mixes if selection.cuts(mix.axis)])
-    }
-    masker = _Masker(masked, structure, selection)
+    calls = {call.node: call for call in structure.calls if any(selection.cuts(mix.axis) for mix in call.mixes)}
+    masker = _Masker(masked)
     for graph in list(masked.graphs()):
         for node in list(graph):
-            if node.name in cut:
-                masker.mask(node, *cut[node.name])
+            if (call := calls.get(node.name or "")) is None:
+                continue
+            results = [value.name or "" for value in node.outputs]
+            found = hidden(structure, call, selection, results)
+            assert found is not None
+            ranks = [len(structure.tensors.get(name) or ()) for name in results]
+            masker.mask(node, call, found, ranks)
     return masked
 
 
 class _Masker:
     """Inserts masks into one model."""
 
-    def __init__(self, model: ir.Model, structure: Structure, selection: Selection) -> None:
-        self.model, self.structure, self.selection = model, structure, selection
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model
         self.opset = model.opset_imports.get("", 1)
         self.names = {value.name for graph in model.graphs() for value in _values(graph)}
         self.constants: dict[tuple[Any, ...], ir.Value] = {}
         self.node: ir.Node
-        self.split_operands: set[tuple[int, int]] = set()
-        self.split_results: set[tuple[int, int]] = set()
+        self.split_operands: set[Spot] = set()
+        self.split_results: set[Spot] = set()
 
-    def mask(self, node: ir.Node, call: Call, mixes: Sequence[Mix]) -> None:
-        """Hide the removed positions of the axes of ``mixes`` from one node."""
+    def mask(self, node: ir.Node, call: Call, found: Hidden, ranks: Sequence[int]) -> None:
+        """Hide the removed positions from one node, whose results have these ranks."""
         self.node = node
-        self.split_operands.clear()
-        self.split_results.clear()
-        zeroed: dict[tuple[int, int], Mask] = {}
-        gathered: dict[tuple[int, int], Mask] = {}
-        spread: dict[tuple[int, int], Mask] = {}
-        zero_points = {number: mix.neutral for mix in mixes if mix.kind == "sum" for number, _ in mix.operands}
-        mixed = [self._only(mix) for mix in mixes if mix.kind == "statistics"]
-        for mix in mixes:
-            for number, dim in mix.operands:
-                places = zeroed if mix.kind == "sum" else gathered
-                axes = _axes(call, number)
-                _meet(places, (number, dim), self._kept(mix, self._countable(axes, dim, self.split_operands, number)))
-            for number, dim in mix.results:
-                made = self.structure.tensors[node.outputs[number].name or ""]
-                assert made is not None
-                _meet(spread, (number, dim), self._kept(mix, self._countable(made, dim, self.split_results, number)))
-        for (number, dim), kept in zeroed.items():
+        self.split_operands = {spot for side, spot in found.outer if side == "operand"}
+        self.split_results = {spot for side, spot in found.outer if side == "result"}
+        for (side, (number, dim)), outer in found.outer.items():
+            rank = len(call.axes(number)) if side == "operand" else ranks[number]
+            if not outer or dim != rank - 1:
+                raise ValueError("positions are mixed along an axis of symbolic size")
+        for (number, dim), kept in found.zeroed.items():
             self._open(number, dim, len(kept))
-            rank = len(_axes(call, number)) + ((number, dim) in self.split_operands)
-            self._zero(number, dim, kept, rank, zero_points[number])
+            rank = len(call.axes(number)) + ((number, dim) in self.split_operands)
+            self._zero(number, dim, kept, rank, found.neutral[number])
             self._close(number, dim)
-        for (number, dim), kept in gathered.items():
-            if kept.any():
-                self._open(number, dim, len(kept))
-                self._replace_input(number, self._gather(self._input(number), np.flatnonzero(kept), dim))
-                self._close(number, dim)
-        for (number, dim), kept in spread.items():
-            if kept.any():
-                self._spread(number, dim, kept)
-        for only in mixed:
-            self._respell(call, only)
-
-    def _kept(self, mix: Mix, axis: Axis) -> Mask:
-        """What the selection keeps of a dimension's ``axis`` as far as it concerns the axis of ``mix``."""
-        whole = axis is self.structure.space.find(mix.axis)
-        return (self.selection if whole else self._only(mix)).mask(axis)
-
-    def _only(self, mix: Mix) -> Selection:
-        """The part of the selection that concerns the axis of ``mix``, since a dimension may hold other axes too."""
-        keep = self.selection.keep
-        leaves = self.structure.leaves(mix.axis)
-        return Selection(self.selection.space, {leaf: keep[leaf] for leaf in leaves if leaf in keep})
-
-    def _countable(self, axes: Axes, dim: int, split: set[tuple[int, int]], number: int) -> Axis:
-        """The part of an axis that has a known size; an axis with a symbolic rest is noted in ``split``."""
-        space = self.structure.space
-        axis = space.find(axes[dim])
-        if isinstance(axis.size, int):
-            return axis
-        parts = space.parts(axis) or (axis,)
-        known = list(itertools.takewhile(lambda part: isinstance(part.size, int), parts))
-        if dim != len(axes) - 1 or self.structure.free(parts[len(known) :]):
-            raise ValueError("positions are mixed along an axis of symbolic size")
-        split.add((number, dim))
-        return space.product(known)
+        for (number, dim), kept in found.gathered.items():
+            self._open(number, dim, len(kept))
+            self._replace_input(number, self._gather(self._input(number), np.flatnonzero(kept), dim))
+            self._close(number, dim)
+        for (number, dim), kept in found.spread.items():
+            self._spread(number, dim, kept)
+        for target, length in found.lengths.items():
+            if isinstance(target, AttributeTarget):
+                self._respell(target, length)
 
     # -- the edits ------------------------------------------------------------------------------------------------
 
@@ -168,7 +133,7 @@ class _Masker:
         if not name:
             return
         raw = self._name(f"{name}/kept")
-        index = self._constant(np.maximum(np.cumsum(kept) - 1, 0).astype(np.int64))
+        index = self._constant(repeating(kept))
         graph = self.node.graph
         assert graph is not None
         full = ir.Value(name=self._name(f"{name}/full"), type=result.type)
@@ -192,22 +157,17 @@ class _Masker:
         joined = ir.Node("", "Reshape", [gather.outputs[0], whole], outputs=[full], name=self._name(f"{name}/joined"))
         graph.insert_after(self.node, (apart, gather, joined))
 
-    def _respell(self, call: Call, only: Selection) -> None:
-        """Attributes that spell the size of a gathered axis follow it."""
-        for site in call.sites:
-            if not isinstance(site, LengthSite) or not isinstance(site.target, AttributeTarget):
-                continue
-            attribute = self.node.attributes.get(site.target.name)
-            if attribute is None or not any(only.cuts(axis) for axis in site.axes):
-                continue
-            counts = [only.count(axis) for axis in site.axes]
-            length = site.offset + sum(count for count in counts if isinstance(count, int))
-            if site.target.index is None:
-                self.node.attributes[attribute.name] = ir.AttrInt64(attribute.name, length)
-            else:
-                numbers = list(attribute.as_ints())
-                numbers[site.target.index] = length
-                self.node.attributes[attribute.name] = ir.AttrInt64s(attribute.name, numbers)
+    def _respell(self, target: AttributeTarget, length: int) -> None:
+        """An attribute that spells the size of a gathered axis follows it."""
+        attribute = self.node.attributes.get(target.name)
+        if attribute is None:
+            return
+        if target.index is None:
+            self.node.attributes[attribute.name] = ir.AttrInt64(attribute.name, length)
+        else:
+            numbers = list(attribute.as_ints())
+            numbers[target.index] = length
+            self.node.attributes[attribute.name] = ir.AttrInt64s(attribute.name, numbers)
 
     # -- plumbing -------------------------------------------------------------------------------------------------
 
@@ -249,17 +209,6 @@ class _Masker:
             name = f"{wanted}_{count}"
         self.names.add(name)
         return name
-
-
-def _axes(call: Call, number: int) -> Axes:
-    operand = call.operands[number]
-    if operand is None or operand.axes is None:
-        raise ValueError(f"{call.op} '{call.node}' mixes an operand without axes")
-    return operand.axes
-
-
-def _meet(places: dict[tuple[int, int], Mask], place: tuple[int, int], kept: Mask) -> None:
-    places[place] = places[place] & kept if place in places else kept
 
 
 def _values(graph: ir.Graph) -> Iterable[ir.Value]:

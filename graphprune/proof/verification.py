@@ -62,7 +62,8 @@ class Verification:
     original as it was, ``visible_ok`` whether the comparison could have failed; ``outputs`` are the differences output
     by output; ``random_weights`` tells that the figures are those of random weights, since with its own the model does
     not show the cut, ``unrounded`` that activations were not rounded to integers in either model, ``before_jumps`` that
-    the models were compared by what enters a selection (of boxes, say); ``reason`` says why ``ok`` is False.
+    the models were compared by what enters a selection (of boxes, say), ``widened`` that the figures are those of
+    float64; ``reason`` says why ``ok`` is False.
     """
 
     ok: bool
@@ -77,6 +78,7 @@ class Verification:
     random_weights: bool = False
     unrounded: bool = False
     before_jumps: bool = False
+    widened: bool = False
     reason: str = ""
 
 
@@ -158,6 +160,8 @@ class _Proof:
         if found is None:
             return None
         entering, behind = found
+        made = {value.name for node in self.slim.graph for value in node.outputs}
+        entering = [name for name in entering if name in made]  # whole operators may have gone
         original, slim = expose(self.original, entering, behind), expose(self.slim, entering, behind)
         again = _Proof(original, slim, self.structure, self.selection, self.seed, self.poisoned, self.expect_visible)
         result = again.compare(feeds, again._run(again.original, "the original", feeds), tolerance)

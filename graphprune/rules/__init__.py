@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 from graphprune.rules import (
+    aten_attention,
+    aten_contraction,
+    aten_creation,
+    aten_cut,
+    aten_embedding,
+    aten_layout,
+    aten_lookup,
+    aten_normalization,
+    aten_pointwise,
+    aten_recurrent,
+    aten_reduction,
+    aten_signal,
+    aten_vision,
+    aten_windows,
     attention,
     contraction,
     cut,
@@ -25,6 +39,20 @@ from graphprune.rules.table import lookup as find
 __all__ = ["Binding", "Call", "Operand", "Rule", "bind", "find", "table"]
 
 _FAMILIES = (
+    aten_attention,
+    aten_contraction,
+    aten_creation,
+    aten_cut,
+    aten_embedding,
+    aten_layout,
+    aten_lookup,
+    aten_normalization,
+    aten_pointwise,
+    aten_recurrent,
+    aten_reduction,
+    aten_signal,
+    aten_vision,
+    aten_windows,
     attention,
     contraction,
     cut,

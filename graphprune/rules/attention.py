@@ -38,7 +38,7 @@ def _bias(call: Call, index: int, heads: str) -> str:
     return " ".join(dims[4 - rank :]) if 0 < rank <= 4 else "-"
 
 
-def _heads(queries: object, keys: object) -> Mapping[str, int]:
+def grouped_heads(queries: object, keys: object) -> Mapping[str, int]:
     """The number of key heads, and of query heads for each of them."""
     if not isinstance(queries, int) or not isinstance(keys, int) or keys < 1 or queries % keys:
         raise Declined("a number of heads that is not known")
@@ -50,9 +50,9 @@ def attention(call: Call) -> list[Axes | None]:
     packed, d = _rank(call, 0) == 3, _width(call)
     t = "s" if call.operand(4) is None else "t"
     if packed:
-        heads = _heads(call.attribute("q_num_heads"), call.attribute("kv_num_heads"))
+        heads = grouped_heads(call.attribute("q_num_heads"), call.attribute("kv_num_heads"))
     else:
-        heads = _heads(*(call.axes(index)[1].size for index in (0, 1)))
+        heads = grouped_heads(*(call.axes(index)[1].size for index in (0, 1)))
     operands = f"b q! (k r {d}), b s! (k d), b s! (k e)" if packed else f"b (k r) q! {d}, b k s! d, b k s! e"
     result = "b q (k r e)" if packed else "b (k r) q e"
     rule = Rule(
@@ -165,7 +165,7 @@ def grouped_query(call: Call) -> list[Axes | None]:
 
     Keys and values have one width; its kernels take multiples of 8 (16 where rotated), which are its units.
     """
-    heads = _heads(call.attribute("num_heads"), call.attribute("kv_num_heads"))
+    heads = grouped_heads(call.attribute("num_heads"), call.attribute("kv_num_heads"))
     rotated = bool(call.attribute("do_rotary", 0))
     cosines = call.axes(7)[-1].size if rotated else 0
     packed = call.operand(1) is None
@@ -275,7 +275,7 @@ def linear_attention(call: Call) -> list[Axes | None]:
     if call.attribute("state_window", 0):
         raise Declined("a window of states")
     d = _width(call)
-    heads = _heads(call.attribute("q_num_heads"), call.attribute("kv_num_heads"))
+    heads = grouped_heads(call.attribute("q_num_heads"), call.attribute("kv_num_heads"))
     decay, beta = call.operand(4), call.operand(5)
     scalar = decay is not None and decay.axes is not None and decay.axes[-1].size == heads["k"]
     rates = "1" if beta is not None and beta.axes is not None and beta.axes[-1].size == 1 else "k"

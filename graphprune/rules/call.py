@@ -47,6 +47,8 @@ class Operand:
     """Contents of a small integer tensor of rank 0 or 1, element by element, as far as they are known."""
     read: Callable[[], npt.NDArray[Any] | None] = lambda: None
     """Reads the contents of a constant (None otherwise); called only where a rule needs them."""
+    boolean: bool = False
+    """Whether it holds truth values, as far as the host tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ class Call:
     contractions: list[Axes] = field(default_factory=list)
     """Each a list of axes whose extents multiply to a number of multiply-accumulates."""
     roles: list[tuple[Axis, str]] = field(default_factory=list)
+    least: list[tuple[Axis, int]] = field(default_factory=list)
+    """Axes of which so many positions must stay, whichever they are: a choice of the best k needs k."""
     related: set[int] = field(default_factory=set)
     """Operands whose axes the rule asked for; the host pins the others."""
     spelled: set[int] = field(default_factory=set)

@@ -6,7 +6,7 @@ the same as feeding zero there, and removing output position ``o`` removes a row
 
 from __future__ import annotations
 
-from graphprune.rules.call import Call
+from graphprune.rules.call import Axes, Call
 from graphprune.rules.table import Rule, bind
 from graphprune.rules.windows import sliding
 
@@ -66,7 +66,7 @@ def matmul_text(a: int, b: int, trans_a: bool = False, trans_b: bool = False) ->
     return f"{left}, {right} -> {result}"
 
 
-def _matmul(call: Call) -> str:
+def matmul_of_ranks(call: Call) -> str:
     return matmul_text(len(call.axes(0)), len(call.axes(1)))
 
 
@@ -85,7 +85,7 @@ def _batched(names: str, swapped: bool, outer: bool) -> str:
     return f"{first} *b {second}" if outer else f"*b {first} {second}"
 
 
-MATMUL = Rule(_matmul, macs=("*b m k n",), roles={"*b": "head"})
+MATMUL = Rule(matmul_of_ranks, macs=("*b m k n",))
 bind("onnx.MatMul com.microsoft.MatMulInteger16", MATMUL, "A B")
 bind(
     "com.microsoft.FusedMatMul com.microsoft.TransposeMatMul com.microsoft.FusedMatMulActivation",
@@ -106,10 +106,10 @@ def _einsum(call: Call) -> str:
     return ", ".join(spelled[:-1]) + " -> " + spelled[-1]
 
 
-class _Einsum:
+class Einsum:
     """Einsum costs the product of all its letters, so its rule is made for each call."""
 
-    def __call__(self, call: Call) -> list[object]:
+    def __call__(self, call: Call) -> list[Axes | None]:
         text = _einsum(call)
         names = dict.fromkeys(text.replace(",", " ").replace("->", " ").split())
         operands, _, result = text.partition(" -> ")
@@ -119,9 +119,10 @@ class _Einsum:
             for name in operand.split()
             if name not in result.split() and text.split().count(name) + text.split().count(f"{name},") == 1
         }
-        return list(Rule(text, macs=(" ".join(names),), summed=alone)(call))
+        return Rule(text, macs=(" ".join(names),), summed=alone)(call)
 
 
+EINSUM = Einsum()
 bind("com.microsoft.GemmFastGelu", Rule("*m k, k n, n? -> *m n", macs=("*m k n",)), "X W bias")
 bind("com.microsoft.CDist", Rule("m k, n k -> m n", macs=("m k n",), summed={"k": (0, 1)}), "A B")
-bind("onnx.Einsum", _Einsum(), "Inputs")  # type: ignore[arg-type]
+bind("onnx.Einsum", EINSUM, "Inputs")

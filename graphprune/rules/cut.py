@@ -14,7 +14,9 @@ from graphprune.axes import Axis
 from graphprune.rules.call import AttributeTarget, Axes, Call, Declined, IndexSite, InputTarget
 from graphprune.rules.table import bind
 
-__all__ = ["picked"]
+__all__ = ["concat", "gather", "locked", "padded", "picked", "selected", "split", "taken"]
+
+Target = AttributeTarget | InputTarget
 
 MAX_RUNS = 1024
 """A constant gather of more runs than this is a look-up table (relative positions), not a selection of channels."""
@@ -93,12 +95,17 @@ def slice_(call: Call) -> list[Axes | None]:
             call.pin(axis, "slices an axis of symbolic size, at computed places, or backwards")
             result[dim] = call.fixed(known[dim] if known else None, "a slice at computed places")
             continue
-        result[dim] = _taken(call, axis, index, slice(*slice(start, end, step).indices(axis.size)), old)
+        bounds: tuple[Target, Target] = (
+            (AttributeTarget("starts", index), AttributeTarget("ends", index))
+            if old
+            else (InputTarget(1, index), InputTarget(2, index))
+        )
+        result[dim] = taken(call, axis, slice(*slice(start, end, step).indices(axis.size)), *bounds)
     return [tuple(result)]
 
 
-def _taken(call: Call, axis: Axis, index: int, span: slice, old: bool) -> Axis:
-    """The positions of a slice, with its bounds as sites.
+def taken(call: Call, axis: Axis, span: slice, start: Target | None, end: Target | None) -> Axis:
+    """The positions of a slice, with its bounds as sites; a bound that is not spelled is that of the axis.
 
     A stride counts positions, so of every whole stride the same positions must stay: strides may go, but what lies
     within a stride is fixed.
@@ -110,22 +117,16 @@ def _taken(call: Call, axis: Axis, index: int, span: slice, old: bool) -> Axis:
         call.pin(axis, "an empty slice, or one that ends within a stride")
         return call.fixed(count, "an empty slice, or one that ends within a stride")
     head, body = call.space.take(axis, 0, base), call.space.take(axis, base, base + count * step)
-    taken = body
+    result = body
     if step > 1:
-        taken = call.space.leaf(count)
+        result = call.space.leaf(count)
         within = call.fixed(step, "the stride of a slice")
-        call.unify(body, call.space.product([taken, within]), "the stride of a slice")
-    start, end = (
-        (AttributeTarget("starts", index), AttributeTarget("ends", index))
-        if old
-        else (
-            InputTarget(1, index),
-            InputTarget(2, index),
-        )
-    )
-    call.site(start, head, whole=axis, offset=phase)
-    call.site(end, head, body, whole=axis)
-    return taken
+        call.unify(body, call.space.product([result, within]), "the stride of a slice")
+    if start is not None:
+        call.site(start, head, whole=axis, offset=phase)
+    if end is not None:
+        call.site(end, head, body, whole=axis)
+    return result
 
 
 def _numbers(call: Call, index: int) -> list[int | None]:
@@ -153,18 +154,35 @@ def pad(call: Call) -> list[Axes | None]:
             call.pin(axis, "padded by copies, at computed places, or along a symbolic axis")
             result[dim] = call.fixed(known[dim] if known else None, "a padded axis")
             continue
-        runs: list[Axis] = []
-        axis = call.space.split(axis, max(0, -before))[1]
-        axis = call.space.split(axis, int(axis.size) - max(0, -after))[0]  # type: ignore[arg-type]
-        if before < 0 or after < 0:
-            call.pin(x[dim], "cropped by negative padding")
-        for number, place in ((before, index), (after, index + len(dims))):
-            run = call.space.leaf(number) if number > 0 else None
-            if run is not None:
-                call.site(AttributeTarget(name, place) if spelled is not None else InputTarget(1, place), run)
-            runs.append(run if run is not None else call.space.concat([]))
-        result[dim] = call.space.concat([runs[0], axis, runs[1]])
+        places: list[Target] = [
+            AttributeTarget(name, place) if spelled is not None else InputTarget(1, place)
+            for place in (index, index + len(dims))
+        ]
+        result[dim] = padded(call, axis, (before, after), places)
     return [tuple(result)]
+
+
+def padded(call: Call, axis: Axis, around: tuple[int, int], places: Sequence[Target]) -> Axis:
+    """An axis of known size with runs of a constant before and after it, which can themselves be cut.
+
+    ``places`` spell the two numbers; negative ones crop.
+    """
+    before, after = around
+    if before < 0 or after < 0:
+        call.pin(axis, "cropped by negative padding")
+        inner = call.space.split(axis, max(0, -before))[1]
+        axis = call.space.split(inner, int(inner.size) - max(0, -after))[0]  # type: ignore[arg-type]
+    runs: list[Axis] = []
+    for number, place in zip(around, places, strict=True):
+        runs.append(call.space.leaf(number) if number > 0 else call.space.concat([]))
+        if number > 0:
+            call.site(place, runs[-1])
+    return call.space.concat([runs[0], axis, runs[1]])
+
+
+def locked(call: Call, axis: Axis) -> bool:
+    """Whether nothing can ever be removed from ``axis``, so that it need not be followed position by position."""
+    return all(leaf.pinned for leaf in call.space.leaves(axis))
 
 
 def picked(call: Call, axis: Axis, positions: Sequence[int]) -> Axis:
@@ -180,27 +198,35 @@ def gather(call: Call) -> list[Axes | None]:
     """At constant positions a selection or permutation of an axis; at computed ones a look-up, which pins the axis."""
     data, indices = call.axes(0), call.axes(1)
     at = call.attribute("axis", 0) % len(data)
-    axis = data[at]
-    operand = call.operand(1)
+    result = selected(call, data[at], 1)
+    middle = indices if result is None else (result,) if indices else ()
+    return [(*data[:at], *middle, *data[at + 1 :])]
+
+
+def selected(call: Call, axis: Axis, number: int) -> Axis | None:
+    """The axis of the constant positions that operand ``number`` lists, with the site that renumbers them.
+
+    None where they are computed or too scattered; ``axis`` is then pinned.
+    """
+    operand, indices = call.operand(number), call.axes(number)
     positions = operand.read() if operand is not None and len(indices) <= 1 else None
     if positions is None or not isinstance(axis.size, int):
         call.pin(axis, "looked up at computed positions")
-        return [(*data[:at], *indices, *data[at + 1 :])]
+        return None
     order = np.asarray(positions).reshape(-1).astype(np.int64)
     order = np.where(order < 0, order + axis.size, order)
     if order.size == 0 or order.min() < 0 or order.max() >= axis.size:
         call.pin(axis, "looked up outside its range")
-        return [(*data[:at], *indices, *data[at + 1 :])]
+        return None
     if np.count_nonzero(np.diff(order) != 1) >= MAX_RUNS:
         call.pin([axis, *indices], "looked up at many scattered positions")
-        return [(*data[:at], *indices, *data[at + 1 :])]
-    taken = picked(call, axis, order.tolist())
+        return None
+    result = picked(call, axis, order.tolist())
     if not indices:
-        call.pin(taken, "a single position becomes the whole tensor")
+        call.pin(result, "a single position becomes the whole tensor")
     call.pin(indices, "positions that a site rewrites")
-    call.sites.append(IndexSite(1, axis, taken if indices else None))
-    result = (taken,) if indices else ()
-    return [(*data[:at], *result, *data[at + 1 :])]
+    call.sites.append(IndexSite(number, axis, result if indices else None))
+    return result
 
 
 bind("onnx.Concat", concat)

@@ -1,8 +1,7 @@
 """Mixtures of experts: ``y = sum_e route[t, e] * w2[e] @ f(w1[e] @ x)`` over the best ``k`` experts of each token.
 
 Hidden units ``f`` of the experts are summed, and the model's channels ``c`` are summed going in and kept coming out.
-Removing an expert leaves the routing to the others: a statistic, and only where each token takes a single one, since
-more could ask for experts that are gone.
+Removing an expert leaves the routing to the others: a statistic. As many as each token takes must stay.
 """
 
 from __future__ import annotations
@@ -19,21 +18,24 @@ def _rows(call: Call, hidden: str) -> str:
     return f"({hidden} 2)" if fusion == 1 else f"(2 {hidden})"
 
 
-def _experts(call: Call) -> str:
-    return "e" if call.attribute("k", 1) == 1 else "e!"
+def _routed(call: Call, rule: Rule) -> list[Axes | None]:
+    """Apply ``rule``; as many experts stay as each token takes."""
+    results = rule(call)
+    call.least.append((call.axes(1)[1], int(call.attribute("k", 1))))
+    return results
 
 
 def experts(call: Call) -> list[Axes | None]:
     """Weights as numbers."""
-    e, rows = _experts(call), _rows(call, "f")
+    rows = _rows(call, "f")
     rule = Rule(
-        f"*n! c, t! {e}, e {rows} c, e {rows}?, e c f, e c?, e f c?, e f? -> *n c",
+        f"*n! c, t! e, e {rows} c, e {rows}?, e c f, e c?, e f c?, e f? -> *n c",
         macs=(f"t c f {call.attribute('k', 1)} 2",),
         statistics="e",
         summed={"c": (0,), "f": (4,)},
-        roles={"e": "expert", "f": "hidden unit"},
+        roles={"e": "expert", "f": "ffn"},
     )
-    return rule(call)
+    return _routed(call, rule)
 
 
 def quantized_experts(call: Call) -> list[Axes | None]:
@@ -47,20 +49,20 @@ def quantized_experts(call: Call) -> list[Axes | None]:
     if call.attribute("weights_prepacked", 0) == 1 or size * bits % 8:
         raise Declined("weights in a format of one processor")
     stored = size * bits // 8
-    e, rows = _experts(call), _rows(call, f"f {size}")
+    rows = _rows(call, f"f {size}")
     c, f = f"(c {size})", f"(f {size})"
     first, second, third = (
         f"e {dims} {blocks if block else ''}?" for dims, blocks in ((rows, "c"), (c, "f"), (f, "c"))
     )
     rule = Rule(
-        f"*n! {c}, t! {e}, e {rows} (c {stored}), {first}, e {rows}?, e {c} (f {stored}), {second}, e {c}?, "
+        f"*n! {c}, t! e, e {rows} (c {stored}), {first}, e {rows}?, e {c} (f {stored}), {second}, e {c}?, "
         f"e {f} (c {stored})?, {third}, e {f}? -> *n {c}",
         macs=(f"t c {size} f {size} {call.attribute('k', 1)} 2",),
         statistics="e",
         summed={"c": (0,), "f": (3, 4)},
-        roles={"e": "expert", "f": "hidden unit"},
+        roles={"e": "expert", "f": "ffn"},
     )
-    return rule(call)
+    return _routed(call, rule)
 
 
 bind("com.microsoft.MoE", experts, "input router_probs fc1_experts_weights fc1_experts_bias fc2_experts_weights")

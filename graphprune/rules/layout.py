@@ -12,7 +12,17 @@ from graphprune.rules.call import Axes, Call, Declined, InputTarget
 from graphprune.rules.table import bind
 from graphprune.sizes import Size, divide, fresh, product_size
 
-__all__ = ["reshaped"]
+__all__ = [
+    "constant_of_shape",
+    "expand",
+    "own_result",
+    "reshape",
+    "reshaped",
+    "shape_of",
+    "squeeze",
+    "tile",
+    "transpose",
+]
 
 
 def _segments(ins: Sequence[Axis], outs: Sequence[Size]) -> list[tuple[list[int], list[int]]] | None:
@@ -158,13 +168,16 @@ def unsqueeze(call: Call) -> list[Axes | None]:
 
 
 def expand(call: Call) -> list[Axes | None]:
-    """Repeats dimensions of size 1; a new extent is an axis of its own, which can be cut like any other."""
+    """Repeats dimensions of size 1; a new extent is an axis of its own, which can be cut like any other.
+
+    A 1 leaves a dimension as it is, and so does ATen's -1.
+    """
     x, elements = call.axes(0), call.elements(1)
     known = call.result()
     rank = max(len(x), len(elements))
     result: list[Axis] = [ONE] * (rank - len(x)) + list(x)
     for position, element in enumerate(elements, rank - len(elements)):
-        if element.value == 1:
+        if element.value in (1, -1):
             continue
         axis = result[position]
         if axis.size == 1:
@@ -184,19 +197,22 @@ def expand(call: Call) -> list[Axes | None]:
 
 
 def tile(call: Call) -> list[Axes | None]:
-    """Each dimension becomes repeats times itself."""
-    x = call.axes(0)
-    result: list[Axis] = []
-    for position, (axis, element) in enumerate(zip(x, call.elements(1), strict=True)):
+    """Each dimension becomes repeats times itself; dimensions and numbers of repeats are aligned at the last one."""
+    x, elements = call.axes(0), call.elements(1)
+    rank = max(len(x), len(elements))
+    result: list[Axis] = [ONE] * (rank - len(x)) + list(x)
+    for index, element in enumerate(elements):
         if element.value == 1:
-            result.append(axis)
             continue
-        if isinstance(element.value, int):
+        position = rank - len(elements) + index
+        if element.axis is not None:
+            repeats = element.axis
+        elif isinstance(element.value, int) and element.value:
             repeats = call.space.leaf(element.value)
         else:
             repeats = call.fixed(element.value, "a computed number of repeats")
-        call.site(InputTarget(1, position), repeats)
-        result.append(call.space.product([repeats, axis]))
+        call.site(InputTarget(1, index), repeats)
+        result[position] = call.space.product([repeats, result[position]])
     return [tuple(result)]
 
 
@@ -236,7 +252,7 @@ def constant_of_shape(call: Call) -> list[Axes | None]:
     for position, element in enumerate(call.elements(0)):
         if element.axis is not None:
             result.append(element.axis)
-        elif isinstance(element.value, int):
+        elif isinstance(element.value, int) and element.value:
             result.append(call.space.leaf(element.value))
         else:
             result.append(call.fixed(element.value, "a computed extent"))

@@ -7,6 +7,8 @@ not that of zeroing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from graphprune.rules.call import Axes, Call, Mix
 from graphprune.rules.table import Rule, bind
 
@@ -28,19 +30,21 @@ bind("onnx.LRN", LOCAL_RESPONSE_NORM, "X")
 
 def over_last(call: Call) -> list[Axes | None]:
     """Statistics over the dimensions from ``axis`` on; scale and bias are aligned at the last dimension."""
+    return statistics_from(call, call.attribute("axis", -1) % len(call.axes(0)), range(1, len(call.operands)))
+
+
+def statistics_from(call: Call, first: int, scales: Iterable[int]) -> list[Axes | None]:
+    """Statistics over the dimensions from ``first`` on, which the operands ``scales`` scale and shift."""
     x = call.axes(0)
-    first = call.attribute("axis", -1) % len(x)
-    for number in range(1, len(call.operands)):
-        if call.operands[number] is not None:
+    for number in scales:
+        if call.operand(number) is not None:
             for axis, own in zip(reversed(x), reversed(call.axes(number)), strict=False):
                 call.broadcast(axis, own)
-    scaled = [(number, operand) for number, operand in enumerate(call.operands) if operand is not None]
+    scaled = [(number, call.axes(number)) for number in (0, *scales) if call.operand(number) is not None]
     for dim in range(first, len(x)):
         back = len(x) - dim
         places = tuple(
-            (number, len(operand.axes) - back)
-            for number, operand in scaled
-            if operand.axes is not None and len(operand.axes) >= back and operand.axes[-back].size != 1
+            (number, len(own) - back) for number, own in scaled if len(own) >= back and own[-back].size != 1
         )
         call.mixes.append(Mix("statistics", x[dim], places, ((0, dim),)))
     reduced = tuple(axis if dim < first else call.space.leaf(1) for dim, axis in enumerate(x))
@@ -62,7 +66,7 @@ def group_norm(call: Call) -> list[Axes | None]:
     per_group = call.opset < 21
     scale = "g" if per_group else "(g c)"
     rule = Rule(
-        f"n (g c) *s, {scale}, {scale} -> n (g c) *s",
+        f"n (g c) *s, {scale}?, {scale}? -> n (g c) *s",
         sizes={"g": _groups},
         sites={"num_groups": "g"},
         statistics="c *s",

@@ -50,6 +50,46 @@ _declare("class numbers address its axes", "NegativeLogLikelihoodLoss SoftmaxCro
 _declare("from before opset 7", "DynamicSlice GivenTensorFill GRUUnit")
 _declare("a diagonal over both axes", "EyeLike")
 
+_declare(
+    _POSITIONS,
+    "nonzero nonzero_numpy nonzero_static argwhere where.default bincount histc unique_dim unique_consecutive "
+    "unique_dim_consecutive _unique _unique2 multinomial combinations",
+    "aten",
+)
+_declare("its result is chosen at run time", "masked_select masked_scatter put repeat_interleave.Tensor", "aten")
+_declare(
+    "its strides are spelled",
+    "as_strided as_strided_copy as_strided_scatter empty_strided new_empty_strided empty_permuted",
+    "aten",
+)
+_declare("gives a tensor another storage or size", "set resize resize_as", "aten")
+_declare("a diagonal over both axes", "diag diag_embed diagflat diagonal_scatter trace", "aten")
+_declare("its result is a number or one for all", "item _local_scalar_dense is_nonzero equal allclose", "aten")
+_declare("runs at the places of a tensor", "tensor_split.tensor_indices_or_sections segment_reduce", "aten")
+_declare("places count over the whole tensor", "max_unpool2d max_unpool3d", "aten")
+_declare(_POSITIONS, "nms", "torchvision")
+_declare("a score map for each place of a region", "ps_roi_align ps_roi_pool", "torchvision")
+
+_declare(
+    "its body is a graph that runs many times",
+    "scan map_impl while_loop while_loop_stack_output associative_scan foreach_map",
+    "higher_order",
+)
+_declare("its score function is a graph", "flex_attention flex_attention_backward", "higher_order")
+_declare(
+    "a program of another compiler",
+    "triton_kernel_wrapper_functional triton_kernel_wrapper_mutation inductor_compiled_code inline_asm_elementwise "
+    "executorch_call_delegate aoti_call_delegate call_torchbind invoke_leaf_function",
+    "higher_order",
+)
+_declare(
+    "a region that is not read",
+    "auto_functionalized auto_functionalized_v2 autograd_function_apply custom_function_call strict_mode "
+    "run_const_graph run_and_save_rng_state run_with_rng_state graphsafe_run_with_rng_state out_dtype invoke_quant "
+    "invoke_quant_packed local_map_hop flat_apply with_effects wrap wrap_activation_checkpoint print",
+    "higher_order",
+)
+
 _SEQUENCE = "tensors in sequences are not followed"
 _declare(
     _SEQUENCE,

@@ -68,20 +68,27 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """An operator of a host, its rule, and the names of its operands in its own schema."""
+    """An operator of a host, its rule, and how the rule's words are spelled in the operator's own schema.
+
+    ``operands`` are the schema's names of the operands that the rule relates, in order (``-`` where the operator lacks
+    one). ``attributes`` gives an attribute that the rule reads the schema's name for it, or a constant.
+    """
 
     operator: str
     rule: Rule | RuleFunction
     operands: tuple[str, ...] = ()
+    attributes: Mapping[str, object] = field(default_factory=dict)
 
 
 _TABLE: dict[str, Binding] = {}
 
 
-def bind(operators: str, rule: Rule | RuleFunction, operands: str = "") -> None:
+def bind(operators: str, rule: Rule | RuleFunction, operands: str = "", **attributes: object) -> None:
     """Declare that ``operators`` (names such as ``onnx.Conv``, separated by spaces) follow ``rule``.
 
-    ``operands`` are the schema's names of the operands that the rule relates, in order.
+    ``operands`` are the schema's names of the operands that the rule relates, in order; all of them by default.
+    ``attributes`` translate: ``group="groups"`` says that what the rule calls ``group`` is the operator's argument
+    ``groups``; anything but a text is a value that this operator does not spell (``allowzero=1``).
 
     Raises:
         ValueError: an operator is declared twice.
@@ -89,7 +96,7 @@ def bind(operators: str, rule: Rule | RuleFunction, operands: str = "") -> None:
     for operator in operators.split():
         if operator in _TABLE:
             raise ValueError(f"operator {operator} is declared twice")
-        _TABLE[operator] = Binding(operator, rule, tuple(operands.split()))
+        _TABLE[operator] = Binding(operator, rule, tuple(operands.split()), MappingProxyType(attributes))
 
 
 def lookup(operator: str) -> Binding | None:
@@ -100,5 +107,3 @@ def lookup(operator: str) -> Binding | None:
 def table() -> Mapping[str, Binding]:
     """All bindings, read-only."""
     return MappingProxyType(_TABLE)
-
-

@@ -125,7 +125,8 @@ def selections(reading: Reading, seed: int) -> Iterable[tuple[list[Leaf], Select
     def keep(leaf: Leaf) -> Array:
         size = int(leaf.size)  # type: ignore[arg-type]
         mask = np.zeros(size, bool)
-        mask[generator.choice(size, int(generator.integers(1, size)), replace=False)] = True
+        least = max((count for axis, count in reading.call.least if reading.space.find(axis) is leaf), default=1)
+        mask[generator.choice(size, int(generator.integers(least, size)), replace=False)] = True
         return mask
 
     leaves = [leaf for leaf in reading.free if isinstance(leaf.size, int) and leaf.size > 1]

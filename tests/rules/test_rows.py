@@ -103,7 +103,8 @@ def test_golden() -> None:
 
 def test_every_binding_has_a_sample() -> None:
     sampled = {sample.op for sample in ROWS}
-    assert [op for op, binding in table().items() if op not in sampled and not is_opaque(binding.rule)] == []
+    bound = {op: row for op, row in table().items() if op.startswith(("onnx.", "com.microsoft."))}
+    assert [op for op, binding in bound.items() if op not in sampled and not is_opaque(binding.rule)] == []
     assert sampled <= set(table())
 
 

@@ -1,0 +1,306 @@
+"""Whether a module computes what a graph computes: on example inputs and random ones, with weights that hide nothing.
+
+Networks start with weights that switch whole blocks off (a last normalisation of zeros, layer scales of 1e-6), so that
+a wrong number inside would not be seen. Both are therefore also compared with weights shaken by the same noise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["Trace", "difference", "first_line", "sampled", "shaken", "steps_alike", "trace_graph", "unchanged"]
+
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+"""Both sides run the same kernels on the same shapes, but may fuse attention or sum in another order."""
+
+
+class Steady(TorchDispatchMode):  # type: ignore[misc]
+    """A mode in which every coin shows its expectation, so that dropout passes everything on.
+
+    The numbers that dropout draws depend on the layout of memory, which two ways of computing the same need not share.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Answer coins, and leave everything else to PyTorch."""
+        coin = _COINS.get(func)
+        return func(*args, **(kwargs or {})) if coin is None else coin(*args)
+
+
+_aten = torch.ops.aten
+
+_COINS: dict[object, Callable[..., Any]] = {
+    _aten.bernoulli_.float: lambda x, p=0.5, *_: x.fill_(p),
+    _aten.bernoulli_.Tensor: lambda x, p, *_: x.copy_(p),
+    _aten.bernoulli.default: lambda x, *_: x.clone(),
+    _aten.bernoulli.p: lambda x, p, *_: torch.full_like(x, p),
+    _aten.native_dropout.default: lambda x, *_: (x.clone(), torch.ones_like(x, dtype=torch.bool)),
+}
+
+
+def sampled(values: Any, seed: int) -> Any:
+    """Inputs like ``values``: noise of their scale for floats, their own integers in another order."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def like(value: object) -> object:
+        if not isinstance(value, torch.Tensor) or value.is_meta or not value.numel():
+            return value
+        if value.is_complex() or value.dtype == torch.bool or value.dim() == 0:
+            return value
+        if value.is_floating_point():
+            scale = float(value.detach().float().abs().mean()) or 1.0
+            noise = torch.randn(value.shape, generator=generator) * (scale if math.isfinite(scale) else 1.0)
+            return noise.to(value.device, value.dtype)
+        order = torch.randperm(value.numel(), generator=generator).to(value.device)
+        return value.reshape(-1)[order].reshape(value.shape)
+
+    return pytree.tree_map(like, values)
+
+
+def difference(
+    module: nn.Module,
+    graph: fx.GraphModule,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    noise: bool = True,
+) -> str:
+    """How the results of ``module`` differ from those of ``graph``; empty where they agree.
+
+    Both must be in the mode that the graph was exported in; nothing of them is changed.
+    """
+    trials = [(args, dict(kwargs), False), (*sampled((args, dict(kwargs)), seed + 1), noise)]
+    for number, (given, named, shake) in enumerate(trials):
+        weights = shaken([module, graph], seed) if shake else contextlib.nullcontext()
+        with weights, unchanged(module), unchanged(graph):
+            expected = _run(graph, given, named, seed)
+            if shake and not all(_finite(each) for each in expected):
+                continue  # nothing to compare: the noise was too much for this network
+            try:
+                found = _run(module, given, named, seed)
+            except Exception as error:  # the forward of a user's module raises whatever it likes
+                return first_line(error)
+            if problem := _compare(found, expected):
+                return f"{problem} on {'random' if number else 'the example'} inputs"
+    return ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, with its type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int) -> list[Any]:
+    random.seed(seed)
+    with torch.random.fork_rng(), torch.no_grad(), Steady():
+        torch.manual_seed(seed)
+        args, kwargs = pytree.tree_map(_copied, (args, dict(kwargs)))
+        return list(pytree.tree_leaves(module(*args, **kwargs)))
+
+
+def _copied(value: object) -> object:
+    """Inputs that one run may write to."""
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def _finite(value: object) -> bool:
+    return not isinstance(value, torch.Tensor) or not value.is_floating_point() or bool(value.isfinite().all())
+
+
+def _compare(found: Sequence[Any], expected: Sequence[Any]) -> str:
+    tensors = [each for each in found if isinstance(each, torch.Tensor)]
+    wanted = [each for each in expected if isinstance(each, torch.Tensor)]
+    if len(tensors) != len(wanted):
+        return f"{len(tensors)} results instead of {len(wanted)}"
+    for index, (a, b) in enumerate(zip(tensors, wanted, strict=True)):
+        if a.shape != b.shape:
+            return f"result {index} has shape {tuple(a.shape)} instead of {tuple(b.shape)}"
+        if a.is_meta or b.is_meta or not a.numel():
+            continue
+        if not a.is_floating_point():
+            if not a.is_complex() and not torch.equal(a, b):
+                return f"result {index} differs"
+            continue
+        x, y = a.detach().double(), b.detach().double()
+        same = (x == y) | (x.isnan() & y.isnan())
+        gap = float((x - y).abs().masked_fill(same, 0).nan_to_num(math.inf).max())
+        scale = float(y.nan_to_num(0, 0, 0).abs().max())
+        if gap > TOLERANCES.get(a.dtype, 1e-1) * max(scale, 1e-30):
+            return f"result {index} differs by {gap:.3g} where its largest value is {scale:.3g}"
+    return ""
+
+
+@contextlib.contextmanager
+def unchanged(module: nn.Module) -> Iterator[None]:
+    """A context in which buffers may be written to (running statistics); they are put back afterwards."""
+    buffers = list(module.buffers())
+    kept = [buffer.detach().clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, kept, strict=True):
+                if buffer.shape == value.shape:
+                    buffer.copy_(value)
+
+
+@contextlib.contextmanager
+def shaken(modules: Sequence[nn.Module], seed: int) -> Iterator[None]:
+    """A context in which the parameters of all modules have the same noise, by their names."""
+    saved: list[tuple[torch.Tensor, torch.Tensor]] = []
+    done: set[int] = set()
+    first = dict(modules[0].named_parameters(remove_duplicate=False))
+    second = dict(modules[1].named_parameters(remove_duplicate=False))
+    try:
+        with torch.no_grad():
+            for name, parameter in first.items():
+                twin = second.get(name)
+                if twin is None or id(parameter) in done or not parameter.is_floating_point() or parameter.is_meta:
+                    continue
+                done.update((id(parameter), id(twin)))
+                saved += [(each, each.detach().clone()) for each in (parameter, twin)]
+                value = _noisy(parameter, seed ^ zlib.crc32(name.encode()))
+                parameter.copy_(value)
+                twin.copy_(value)
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in saved:
+                tensor.copy_(value)
+
+
+def _noisy(parameter: torch.Tensor, seed: int) -> torch.Tensor:
+    """A parameter with noise of a fifth of its spread; one that is the same everywhere gets values of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32).to(parameter.device)
+    value = parameter.detach().float()
+    spread = float(value.std()) if value.numel() > 1 else 0.0
+    if spread > 1e-3 * float(value.abs().max()) and float(value.abs().max()) > 1e-3:
+        return (value + noise * spread / 5).to(parameter.dtype)
+    level = 1.0 if parameter.dim() == 1 and float(value.abs().max()) > 1e-3 else 0.0
+    return (level + noise / 4).to(parameter.dtype)
+
+
+# -- where they part ------------------------------------------------------------------------------------------------
+
+Mark = tuple[tuple[int, ...], float, float]
+
+
+class Trace:
+    """Marks (shape, size and a weighted sum) of the values that each call of each module makes."""
+
+    def __init__(self) -> None:
+        self.calls: dict[tuple[str, int], list[Mark]] = {}
+
+    def accepts(self, path: str, call: int, mark: Mark) -> bool | None:
+        """Whether a value of this mark was made in a call; None where nothing is known about the call."""
+        known = self.calls.get((path, call))
+        return None if not known else any(_alike(mark, each) for each in known)
+
+
+def _mark(value: torch.Tensor) -> Mark:
+    flat = value.detach().double().reshape(-1)
+    ramp = torch.cos(torch.arange(flat.numel(), dtype=torch.float64, device=flat.device))
+    return tuple(value.shape), float(flat.abs().sum()), float((flat * ramp).sum())
+
+
+def _alike(a: Mark, b: Mark) -> bool:
+    scale = max(abs(a[1]), abs(b[1]), 1e-30)
+    return a[0] == b[0] and abs(a[1] - b[1]) <= 1e-4 * scale and abs(a[2] - b[2]) <= 1e-4 * scale
+
+
+class _Tracer(fx.Interpreter):  # type: ignore[misc]
+    """Runs a graph and marks what its nodes make."""
+
+    def __init__(self, module: fx.GraphModule, trace: Trace) -> None:
+        super().__init__(module)
+        self.trace = trace
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, torch.Tensor):
+            mark = _mark(value)
+            for key, (path, _) in (n.meta.get("nn_module_stack") or {}).items():
+                number = str(key).rpartition("@")[2] if "@" in str(key) else "0"
+                call = (str(path).partition("@")[0], int(number) if number.isdigit() else 0)
+                self.trace.calls.setdefault(call, []).append(mark)
+        return value
+
+
+def trace_graph(graph: fx.GraphModule, args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int) -> Trace:
+    """The marks of one run on example inputs, under the weights' own values."""
+    trace = Trace()
+    leaves = list(pytree.tree_leaves((args, dict(kwargs))))
+    with torch.random.fork_rng(), torch.no_grad(), unchanged(graph), Steady():
+        torch.manual_seed(seed)
+        _Tracer(graph, trace).run(*map(_copied, leaves), enable_io_processing=False)
+    return trace
+
+
+def steps_alike(
+    module: nn.Module, trace: Trace, args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int
+) -> tuple[int, str, str]:
+    """How many calls of modules end as in ``trace`` before one does not, which module that is, and what happened.
+
+    The name of the module is empty for the whole.
+    """
+    return _Steps(module, trace).run(args, kwargs, seed)
+
+
+class _Parted(Exception):
+    """A module's result is not one that the graph makes."""
+
+
+class _Steps:
+    def __init__(self, module: nn.Module, trace: Trace) -> None:
+        self.module, self.trace = module, trace
+        self.names = {id(child): name for name, child in module.named_modules()}
+        self.calls: dict[str, int] = {}
+        self.done = 0
+        self.open: list[str] = []
+        self.failed = ""
+
+    def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int) -> tuple[int, str, str]:
+        handles = [child.register_forward_pre_hook(self._enter) for child in self.module.modules()]
+        handles += [child.register_forward_hook(self._leave) for child in self.module.modules()]
+        what = ""
+        try:
+            with unchanged(self.module):
+                _run(self.module, args, kwargs, seed)
+        except _Parted as parted:
+            what = str(parted)
+        except Exception as error:  # whatever a user's forward raises
+            self.failed = self.open[-1] if self.open else ""
+            what = first_line(error)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return self.done, self.failed, what
+
+    def _enter(self, child: nn.Module, inputs: object) -> None:
+        self.open.append(self.names[id(child)])
+
+    def _leave(self, child: nn.Module, inputs: object, output: object) -> None:
+        name = self.open.pop()
+        call = self.calls.get(name, 0)
+        self.calls[name] = call + 1
+        first = next((each for each in pytree.tree_leaves(output) if isinstance(each, torch.Tensor)), None)
+        given = [each for each in pytree.tree_leaves(inputs) if isinstance(each, torch.Tensor)]
+        passed_on = first is None or any(first is each for each in given)
+        if not passed_on and self.trace.accepts(name, call, _mark(first)) is False:
+            self.failed = name
+            raise _Parted("its result is another")
+        self.done += 1

@@ -1,0 +1,204 @@
+"""PyTorch programs: what ``torch.export`` makes of a module, as one graph that can be read, cut, copied and run."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from graphprune.errors import ModelError
+from graphprune.frontends.torch_calls import walk
+from graphprune.frontends.torch_canonical import canonicalize
+from graphprune.frontends.torch_reader import read
+from graphprune.frontends.torch_slice import slice_module
+from graphprune.score.base import Block, Weights, blocks
+from graphprune.selection import Selection
+from graphprune.structure import Structure
+
+__all__ = ["TorchProgram", "capture", "unwrapped"]
+
+_WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "OptimizedModule")
+
+
+@dataclass(slots=True)
+class TorchProgram:
+    """A graph that runs on ``args`` and ``kwargs``, and the module it came from, if there was one.
+
+    ``module`` is canonical: what sizes it needs are spelled, so that every one of them can be rewritten.
+    """
+
+    module: fx.GraphModule
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    source: nn.Module | None = None
+    notes: tuple[str, ...] = ()
+
+    def read(self) -> Structure:
+        """The axes of all tensors and what each operator does with them."""
+        return read(self.module)
+
+    def write(self, structure: Structure, selection: Selection) -> bool:
+        """Remove in place what ``selection`` does not keep; tells whether anything went."""
+        return slice_module(self.module, structure, selection)
+
+    def clone(self) -> TorchProgram:
+        """A copy of the graph that can be cut while this one stays.
+
+        It shares the tensors, which cutting replaces and never writes to: whoever *runs* a copy in training mode, or
+        trains it, takes :meth:`detached` first.
+        """
+        shared = {id(tensor): tensor for tensor in _tensors(self.module)}
+        return replace(self, module=_copied(self.module, shared))
+
+    def detached(self) -> TorchProgram:
+        """A copy that shares no tensor with this one, nor with the user's module."""
+        with torch.no_grad():
+            own = {id(t): t.detach().clone() for t in _tensors(self.module) if not isinstance(t, nn.Parameter)}
+            own |= {
+                id(t): nn.Parameter(t.detach().clone(), t.requires_grad)
+                for t in _tensors(self.module)
+                if isinstance(t, nn.Parameter)
+            }
+        return replace(self, module=_copied(self.module, own))
+
+    def weights(self) -> Weights:
+        """A reader of parameters and buffers by name."""
+
+        def each(name: str) -> Iterator[Block]:
+            tensor = tensor_of(self.module, name).detach()
+            if tensor.is_meta:
+                raise ModelError(f"parameter '{name}' is on the meta device and has no values; load the weights first")
+            yield from blocks(tensor.to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype).numpy())
+
+        return each
+
+    def sizes(self, dims: Mapping[str, int] | None = None) -> dict[str, tuple[int | None, ...]]:
+        """Sizes of all tensors as numbers: those of the example inputs where they are symbolic."""
+        found: dict[str, tuple[int | None, ...]] = {}
+        for label, node, _ in walk(self.module):
+            value = node.meta.get("val")
+            for name, each in _named(label, value):
+                found[name] = tuple(_hint(size, dims or {}) for size in each.shape)
+        return found
+
+    def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """All results of one run, nested ones in order."""
+        return list(pytree.tree_leaves(self.module(*args, **kwargs)))
+
+
+def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Parameters, buffers, and tensors that are plain attributes, of a module and all in it."""
+    for inner in module.modules():
+        yield from (tensor for tensor in inner._parameters.values() if tensor is not None)
+        yield from (tensor for tensor in inner._buffers.values() if tensor is not None)
+        yield from (value for value in vars(inner).values() if isinstance(value, torch.Tensor))
+
+
+def _copied(module: fx.GraphModule, tensors: dict[int, Any]) -> fx.GraphModule:
+    """A copy with these tensors, by the ids of those they stand for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about its trees
+        return copy.deepcopy(module, tensors)
+
+
+def _named(label: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        yield label, value
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            if isinstance(each, torch.Tensor):
+                yield f"{label}.{index}", each
+
+
+def _hint(size: int | torch.SymInt, dims: Mapping[str, int]) -> int | None:
+    if isinstance(size, int):
+        return size
+    if str(size) in dims:
+        return dims[str(size)]
+    hint = size.node.hint if size.node.has_hint() else None
+    return None if hint is None else int(hint)
+
+
+def tensor_of(module: nn.Module, name: str) -> torch.Tensor:
+    """The parameter, buffer or constant tensor called ``name``."""
+    value: Any = module
+    for part in name.split("."):
+        value = getattr(value, part)
+    assert isinstance(value, torch.Tensor)
+    return value
+
+
+def unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module inside wrappers that distribute or compile it, and a note for each of them."""
+    notes: list[str] = []
+    while type(module).__name__ in _WRAPPERS:
+        inner = module.module if hasattr(module, "module") else module._orig_mod
+        notes.append(f"{type(module).__name__} was taken off: wrap the pruned module again")
+        assert isinstance(inner, nn.Module)
+        module = inner
+    return module, tuple(notes)
+
+
+def capture(
+    model: nn.Module | torch.export.ExportedProgram,
+    args: tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+) -> TorchProgram:
+    """The program of a module on example inputs, or of an exported program; neither is changed.
+
+    A module is exported in the mode it is in: a training module keeps its dropout and batch statistics.
+
+    Raises:
+        ModelError: ``torch.export`` cannot export the module, or its parameters are not finite.
+    """
+    source: nn.Module | None = None
+    notes: tuple[str, ...] = ()
+    if isinstance(model, torch.export.ExportedProgram):
+        exported = model
+        if args is None and model.example_inputs is not None:
+            args, kwargs = model.example_inputs
+    else:
+        source, notes = unwrapped(model)
+        exported = _exported(source, args or (), dict(kwargs or {}), dynamic_shapes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = exported.module()
+    assert isinstance(module, fx.GraphModule)
+    program = TorchProgram(module, tuple(args or ()), dict(kwargs or {}), source, notes)
+    canonicalize(module)
+    _check_finite(module)
+    return program
+
+
+def _exported(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any
+) -> torch.export.ExportedProgram:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # torch.export raises whatever the module or one of its own stages raises
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
+        raise ModelError(
+            f"torch.export cannot export {type(module).__name__} on these inputs ({type(error).__name__}: {reason}); "
+            "see torch.export's documentation for what it supports"
+        ) from error
+
+
+def _check_finite(module: nn.Module) -> None:
+    """Refuse weights that hold NaN: no magnitude of theirs means anything."""
+    for name, parameter in module.named_parameters():
+        if parameter.is_meta or not parameter.is_floating_point() or parameter.numel() == 0:
+            continue
+        if math.isnan(float(parameter.detach().sum())) and bool(parameter.detach().isnan().any()):
+            raise ModelError(f"parameter '{name}' holds NaN; load or train valid weights first")

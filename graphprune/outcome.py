@@ -1,0 +1,81 @@
+"""What a run of passes came to: figures before and after, and its decisions as one plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from graphprune.cost import CostModel
+from graphprune.frontends.program import Program
+from graphprune.ledger import Ceiling, ceiling
+from graphprune.passes.base import Context, Pass
+from graphprune.passes.pipeline import format_pipeline
+from graphprune.plan import Plan
+from graphprune.result import GroupCount
+from graphprune.version import versions
+
+__all__ = ["Figures", "group_count", "plan_of"]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one state of a program counts."""
+
+    params: int
+    macs: int
+    bytes: int
+    groups: int
+    ceiling: Ceiling
+    undeclared: tuple[str, ...]
+
+    @classmethod
+    def of(cls, program: Program, dims: Mapping[str, int] | None) -> Figures:
+        """Read and count ``program``."""
+        structure = program.read()
+        cost = CostModel(structure, program.sizes(dims))
+        total = cost.total
+        undeclared = tuple(sorted(structure.undeclared))
+        return cls(total.params, total.macs, total.bytes, len(structure.groups), ceiling(cost), undeclared)
+
+    def details(self) -> dict[str, object]:
+        """The figures of a result that nothing came of."""
+        return {
+            "params": {"before": self.params, "after": None},
+            "macs": {"before": self.macs, "after": None},
+            "bytes": {"before": self.bytes, "after": None},
+            "groups": {"total": self.groups, "cut": 0},
+            "ceiling": asdict(self.ceiling),
+            "undeclared": self.undeclared,
+        }
+
+
+_HOUSEKEEPING = frozenset({"canonicalize", "eliminate-dead-nodes", "merge-clones", "verify"})
+"""Passes that run for every plan, or change nothing that it names."""
+
+
+def group_count(before: int, context: Context) -> GroupCount:
+    """Groups of the step that cut most of them; a pass may divide groups, so that there are more than ``before``."""
+    counts = [
+        (sum(decision.selection.cuts(group.leaf) for group in decision.structure.groups), decision)
+        for decision in context.decisions
+    ]
+    cut, decision = max(counts, key=lambda each: each[0], default=(0, None))
+    return GroupCount(before if decision is None else len(decision.structure.groups), cut)
+
+
+def plan_of(context: Context, mark: str, steps: Sequence[Pass]) -> Plan | None:
+    """The decisions as one plan; None where the graph or weights were changed too, after the first of them."""
+    deciding = {decision.by for decision in context.decisions if decision.reference is None}
+    names = [step.name for step in steps]
+    first = min((names.index(name) for name in deciding if name in names), default=len(steps))
+    changed = {name for name, report in context.reports if report.modified} - deciding - _HOUSEKEEPING
+    if any(decision.lossless for decision in context.decisions) or changed & set(names[first:]):
+        return None
+    options = {"pipeline": format_pipeline(step for step in steps if step.name != "apply")}
+    done = context.data.get("done", {})  # passes that chose something, as passes that name what they chose
+    assert isinstance(done, dict)
+    prepare = format_pipeline(done.get(step, step) for step in steps[:first] if step.name in changed)
+    plan = Plan({}, mark, prepare, options, versions())
+    for decision in context.decisions:
+        plan = plan.then(Plan.of(decision.structure, decision.selection))
+    return plan

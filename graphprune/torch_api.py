@@ -1,0 +1,235 @@
+"""The main jobs on PyTorch modules and exported programs; :mod:`graphprune.api` comes here with those.
+
+A module is exported on example inputs, its graph is pruned and proved, and the result comes back as the module's own
+class where that can be shown to compute the same, and as a graph that trains otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from graphprune import passes
+from graphprune.clock import Clock, Progress
+from graphprune.cost import CostModel
+from graphprune.errors import GraphpruneError, UsageError, VerificationError
+from graphprune.frontends.atomic import write_text
+from graphprune.frontends.torch_back import Back, carry_optimizer, returned
+from graphprune.frontends.torch_fingerprint import fingerprint
+from graphprune.frontends.torch_patch import Patch
+from graphprune.frontends.torch_program import TorchProgram, capture
+from graphprune.ledger import ceiling, ledger
+from graphprune.outcome import Figures, group_count, plan_of
+from graphprune.plan import Plan
+from graphprune.proof.torch_proof import verify_program
+from graphprune.proof.verification import Verification
+from graphprune.result import Change, Inspection, PruneResult
+
+__all__ = ["ModuleResult", "Torch", "Way", "inspect_module", "prune_module", "verify_module"]
+
+Torch = nn.Module | torch.export.ExportedProgram | TorchProgram
+Way = Literal["auto", "module", "graph"]
+
+
+@dataclass(frozen=True)
+class ModuleResult(PruneResult):
+    """The outcome of pruning a PyTorch module.
+
+    ``module`` is what trains and runs on: of the same class as the original (``way`` is ``"module"``), or the slim
+    graph (``"graph"``), and then ``way_reason`` says why. ``patches`` are the numbers among its attributes that
+    changed. ``model`` is the slim program that was proved.
+    """
+
+    module: nn.Module = None
+    way: Literal["module", "graph"] = "graph"
+    way_reason: str = ""
+    patches: tuple[Patch, ...] = ()
+    optimizer: torch.optim.Optimizer | None = None
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """All figures as JSON types."""
+        return self.to_dict()
+
+    def to_dict(self) -> dict[str, Any]:
+        """See :meth:`PruneResult.to_dict`."""
+        return {**super().to_dict(), "way": self.way, "way_reason": self.way_reason}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write weights (safetensors), plan and manifest to ``folder``; :func:`graphprune.load` reads them."""
+        from graphprune.storage import save
+
+        return save(self, folder)
+
+    def to_onnx(self, path: str | Path, **options: Any) -> Path:
+        """Export the slim module on its example inputs."""
+        from graphprune.storage import to_onnx
+
+        assert isinstance(self.model, TorchProgram)
+        return to_onnx(self.module, self.model.args, self.model.kwargs, path, **options)
+
+
+def program_from(
+    model: Torch, args: tuple[Any, ...] | None, kwargs: Mapping[str, Any] | None, dynamic_shapes: Any = None
+) -> TorchProgram:
+    """The program behind what a caller gave.
+
+    Raises:
+        UsageError: a module without example inputs.
+    """
+    if isinstance(model, TorchProgram):
+        return model
+    if args is not None and not isinstance(args, tuple):
+        args = tuple(args) if isinstance(args, list) else (args,)
+    if args is None and not kwargs and isinstance(model, nn.Module):
+        raise UsageError(
+            f"{type(model).__name__} needs example inputs: pass the tuple of its arguments, as prune(model, (x,), ...)"
+        )
+    return capture(model, args, kwargs, dynamic_shapes=dynamic_shapes)
+
+
+def prune_module(
+    model: Torch,
+    args: tuple[Any, ...] | None,
+    kwargs: Mapping[str, Any] | None,
+    steps: Sequence[passes.Pass],
+    *,
+    output: str | Path | None = None,
+    dynamic_shapes: Any = None,
+    verify: bool = True,
+    seed: int = 0,
+    dims: Mapping[str, int] | None = None,
+    plan_path: str | Path | None = None,
+    progress: Progress | None = None,
+    way: Way = "auto",
+    inplace: bool = False,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> ModuleResult:
+    """Run ``steps`` on a module; see :func:`graphprune.prune`."""
+    clock = Clock(progress)
+    with clock("export"):
+        program = program_from(model, args, kwargs, dynamic_shapes)
+    with clock("analyse"):
+        before = Figures.of(program, dims)
+    context = passes.Context(dims=dims, clock=clock, reports=[("canonicalize", passes.Report(False))])
+    work = program.clone()
+    steps = [step for step in steps if not isinstance(step, passes.Canonicalize)]
+    try:
+        passes.run_passes(work, steps, context)
+        if verify and not any(isinstance(step, passes.Verify) for step in steps):
+            passes.Verify(seed=seed)(work, context)
+    except GraphpruneError as error:
+        error.details = {**before.details(), "seconds": clock.seconds, **error.details}
+        raise
+    with clock("finish"):
+        after = Figures.of(work, dims)
+        plan = plan_of(context, fingerprint(program.module), steps)
+    with clock("way back"):
+        back = _way_back(program, work, plan, way, seed)
+        if inplace:
+            _take_over(model, back)
+        carried = None
+        if optimizer is not None:
+            carried = _carried(optimizer, program, back, plan)
+    if plan_path is not None:
+        if plan is None:
+            raise UsageError("no plan can say what this pipeline did: it changed more than a first cut leaves to say")
+        write_text(plan.to_json(), plan_path)
+    proofs = context.data.get("verify")
+    assert proofs is None or isinstance(proofs, list)
+    result = ModuleResult(
+        status="pruned" if context.decisions else "unchanged",
+        model=work if back.program is None else back.program,
+        plan=plan,
+        params=Change(before.params, after.params),
+        macs=Change(before.macs, after.macs),
+        bytes=Change(before.bytes, after.bytes),
+        groups=group_count(before.groups, context),
+        ceiling=before.ceiling,
+        verified=None if not proofs else all(proof.ok for proof in proofs),
+        max_error=max((proof.max_error for proof in proofs or ()), default=None),
+        undeclared=before.undeclared,
+        notes=(*program.notes, *(note for _, report in context.reports for note in report.notes)),
+        seconds=clock.seconds,
+        output=None if output is None else Path(output),
+        module=back.module,
+        way=back.way,
+        way_reason=back.reason,
+        patches=back.patches,
+        optimizer=carried,
+    )
+    if output is not None:
+        with clock("write"):
+            result.save(output)
+    return result
+
+
+def _way_back(program: TorchProgram, work: TorchProgram, plan: Plan | None, way: Way, seed: int) -> Back:
+    """The slim module: of the original's class if that is possible and wanted."""
+    structure = program.read()
+    selection = None if plan is None else plan.selection(structure)
+    back = returned(program, work, structure, selection, seed=seed, way=way)
+    if way == "module" and back.way != "module":
+        raise VerificationError(f"the slim module cannot keep its class: {back.reason}; use way='graph' for the graph")
+    return back
+
+
+def _take_over(model: Torch, back: Back) -> None:
+    """Let the user's module become the slim one.
+
+    Raises:
+        UsageError: it is not a module, or the slim network is another class.
+    """
+    if not isinstance(model, nn.Module) or back.way != "module":
+        why = back.reason or "it is not a module"
+        raise UsageError(f"inplace=True cannot be had: {why}; take result.module instead")
+    model.__dict__ = back.module.__dict__
+
+
+def _carried(
+    optimizer: torch.optim.Optimizer, program: TorchProgram, back: Back, plan: Plan | None
+) -> torch.optim.Optimizer:
+    if program.source is None or plan is None:
+        raise UsageError("the state of an optimizer can be carried over from a module only, and only past a plain cut")
+    structure = program.read()
+    return carry_optimizer(optimizer, program.source, back.module, structure, plan.selection(structure))
+
+
+def verify_module(
+    original: Torch,
+    slim: Torch,
+    plan: Plan,
+    args: tuple[Any, ...] | None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    seed: int = 0,
+    runs: int = 2,
+) -> Verification:
+    """Prove that ``slim`` computes what ``original`` computes with the positions erased that ``plan`` removes."""
+    before, after = program_from(original, args, kwargs), program_from(slim, args, kwargs)
+    structure = before.read()
+    return verify_program(before, after, structure, plan.selection(structure), seed=seed, runs=runs)
+
+
+def inspect_module(
+    model: Torch,
+    args: tuple[Any, ...] | None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dims: Mapping[str, int] | None = None,
+    dynamic_shapes: Any = None,
+    progress: Progress | None = None,
+) -> Inspection:
+    """What is coupled with what in a module; its weights are not read and may be on the ``meta`` device."""
+    clock = Clock(progress)
+    with clock("export"):
+        program = program_from(model, args, kwargs, dynamic_shapes)
+    with clock("analyse"):
+        structure = program.read()
+        cost = CostModel(structure, program.sizes(dims))
+    return Inspection(structure, cost.total, ceiling(cost), tuple(ledger(cost)))
