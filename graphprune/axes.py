@@ -20,7 +20,7 @@ and ``j`` in ``b``; where a relation cannot be expressed so, both sides are pinn
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from graphprune.sizes import Size, Symbolic, divide, fresh, product_size
 
@@ -30,8 +30,7 @@ MAX_MISFIT = 4096  # positions up to which sizes that do not divide each other a
 MAX_PINS = 4  # reasons kept for one leaf: enough to explain it, bounded so that merging many pins stays cheap
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(NamedTuple):
     """Why an axis must keep all its positions: the operator (``node`` of type ``op``) that locks it, and the reason."""
 
     node: str
@@ -48,6 +47,8 @@ class Axis:
 
     __slots__ = ("size",)
     size: Size
+    forward: Axis | None = None
+    """What has replaced it; only leaves are ever replaced."""
 
 
 class Leaf(Axis):
@@ -159,10 +160,10 @@ class AxisSpace:
 
     def find(self, axis: Axis) -> Axis:
         """The present form of ``axis``: a leaf that was merged or refined is followed to what replaced it."""
-        if not isinstance(axis, Leaf) or axis.forward is None:
+        root = axis.forward
+        if root is None:
             return axis
-        root: Axis = axis
-        while isinstance(root, Leaf) and root.forward is not None:
+        while root.forward is not None:
             root = root.forward
         while isinstance(axis, Leaf) and axis.forward is not None and axis.forward is not root:
             axis.forward, axis = root, axis.forward
@@ -207,7 +208,8 @@ class AxisSpace:
 
     def pin(self, axis: Axis, pin: Pin) -> None:
         """Keep all positions of ``axis``, for the reason ``pin``."""
-        for leaf in self.leaves(axis):
+        axis = self.find(axis)
+        for leaf in (axis,) if isinstance(axis, Leaf) else self.leaves(axis):
             if len(leaf.pins) < MAX_PINS and pin not in leaf.pins:
                 leaf.pins += (pin,)
 
@@ -229,6 +231,16 @@ class AxisSpace:
                 self._align_factors(a, b, work, pin)
             else:
                 self._align_terms(a, b, work)
+
+    def join(self, a: Axis, b: Axis) -> bool:
+        """Make ``a`` and ``b`` one axis if one is a leaf that can become the other as it is; tells whether it could."""
+        a, b = self.find(a), self.find(b)
+        if a is b:
+            return True
+        if a.size != b.size or a.size == 0 or a.size == 1 or not (isinstance(a, Leaf) or isinstance(b, Leaf)):
+            return False
+        self._join(a, b)
+        return True
 
     def _pin_both(self, a: Axis, b: Axis, pin: Pin) -> None:
         self.pin(a, pin)

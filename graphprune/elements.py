@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from graphprune.axes import Axis
 from graphprune.selection import Selection
@@ -33,6 +34,7 @@ class Element:
 UNKNOWN = Element(None, lambda _: None)
 
 
+@lru_cache(4096)
 def literal(value: int) -> Element:
     """A number that stays what it is."""
     return Element(value, lambda _: value, literal=True)

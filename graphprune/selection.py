@@ -10,9 +10,10 @@ import numpy.typing as npt
 from graphprune.axes import Axis, AxisSpace, Concat, Leaf
 from graphprune.sizes import Size, product_size
 
-__all__ = ["Mask", "Occurrence", "Selection", "occurrences"]
+__all__ = ["Mask", "Occurrence", "Positions", "Selection", "occurrences"]
 
 Mask = npt.NDArray[np.bool_]
+Positions = npt.NDArray[np.intp]
 
 
 class Selection:
@@ -26,6 +27,7 @@ class Selection:
         self.keep = dict(keep)
         self._masks: dict[int, Mask] = {}
         self._counts: dict[int, Size] = {}
+        self._positions: dict[int, Positions] = {}
         self._alive: list[Axis] = []  # the caches are keyed by id, which only a living object keeps to itself
 
     def mask(self, axis: Axis) -> Mask:
@@ -49,13 +51,27 @@ class Selection:
             result = np.logical_and.outer(result, mask).reshape(-1)
         return result
 
+    def positions(self, axis: Axis) -> Positions:
+        """The positions of ``axis`` (of known size) that survive, in order."""
+        axis = self.space.find(axis)
+        found = self._positions.get(id(axis))
+        if found is None:
+            found = self._positions[id(axis)] = np.flatnonzero(self.mask(axis))
+        return found
+
     def count(self, axis: Axis) -> Size:
         """How many positions of ``axis`` survive; symbolic factors stay symbolic."""
-        axis = self.space.find(axis)
-        if id(axis) not in self._counts:
-            for node in self.space.postorder(axis, self._counts):
+        found = self._counts.get(id(axis))
+        if found is not None:
+            return found
+        whole = self.space.find(axis)
+        if id(whole) not in self._counts:
+            for node in (whole,) if isinstance(whole, Leaf) else self.space.postorder(whole, self._counts):
                 self._counts[id(node)] = self._count(node)
                 self._alive.append(node)
+        if axis is not whole:
+            self._counts[id(axis)] = self._counts[id(whole)]
+            self._alive.append(axis)
         return self._counts[id(axis)]
 
     def _count(self, node: Axis) -> Size:

@@ -24,6 +24,13 @@ class Symbolic:
     coefficient: int
     symbols: tuple[str, ...]
 
+    def __eq__(self, other: object) -> bool:
+        if self is other:  # a name always gives the same object, so this is how most comparisons end
+            return True
+        if not isinstance(other, Symbolic):
+            return NotImplemented
+        return self.coefficient == other.coefficient and self.symbols == other.symbols
+
     def __mul__(self, other: Size) -> Symbolic:
         if isinstance(other, int):
             return Symbolic(self.coefficient * other, self.symbols)

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from graphprune.axes import Axis, AxisSpace, Leaf, Pin
 from graphprune.roles import CHANNEL, infer_roles
@@ -20,8 +21,7 @@ from graphprune.sizes import product_size
 __all__ = ["Group", "Parameter", "Slice", "Structure"]
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(NamedTuple):
     """A weight: its name, number of elements, bytes for each element, and whether it counts as a parameter.
 
     Small integer tensors (shapes, indices) are stored like weights but do not count.
@@ -33,8 +33,7 @@ class Parameter:
     counts: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(NamedTuple):
     """A dimension of a parameter."""
 
     tensor: str

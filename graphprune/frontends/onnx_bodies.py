@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from graphprune.frontends.onnx_dims import sizes_of
 from graphprune.frontends.onnx_walk import bodies
 from graphprune.frontends.reading import meet
 from graphprune.rules.call import Axes, Call, Declined
@@ -44,7 +45,7 @@ def _enter(reader: Reader, call: Call, values: Sequence[ir.Value], given: Sequen
         if axes is not None and value.shape is not None and len(axes) != len(value.shape):
             call.pin(axes, "a body that states another rank")
             axes = None
-        reader.structure.tensors[value.name or ""] = reader.stated(call, value, axes)
+        reader.structure.tensors[value.name or ""] = reader.refined(call, axes, sizes_of(value))
 
 
 def _axes(reader: Reader, value: ir.Value) -> Axes | None:

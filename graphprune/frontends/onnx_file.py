@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from graphprune.frontends.messages import model_error, root_cause
 from graphprune.frontends.onnx_check import check_model
 from graphprune.frontends.onnx_data import byte_size, check_extent, graphs, locate, tensors
+from graphprune.frontends.onnx_detach import detach
 from graphprune.frontends.onnx_ranks import check_ranks
 
 __all__ = ["EXTERNAL", "MAX_PROTOBUF", "SOURCES", "load"]
@@ -42,7 +43,7 @@ SIGNATURES = (
 
 
 def load(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> ir.Model:
-    """Return a checked model that the caller may change; the source is never changed and weights are not read.
+    """Return a checked model that the caller may change; the source is never changed and external data is not read.
 
     Args:
         source: a path, a decoded `onnx.ModelProto`, or an `onnx_ir.Model` (cloned; its tensors are shared).
@@ -126,6 +127,7 @@ def _decode(proto: onnx.ModelProto, where: str) -> ir.Model:
     """Return the model that a checked message spells, its nodes in order and its opsets under their usual names."""
     try:
         model = ir.from_proto(proto)
+        detach(model)
         for graph in (model.graph, *(function.graph for function in model.functions.values())):
             graph.sort()
     except Exception as error:

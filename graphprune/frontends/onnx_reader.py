@@ -6,21 +6,20 @@ axes it touches are pinned with the reason. Bodies of If, Loop and Scan are read
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune import rules
 from graphprune.axes import Pin
 from graphprune.elements import Element, literal
 from graphprune.frontends import onnx_bodies, shape_values
+from graphprune.frontends.onnx_dims import sizes_of
 from graphprune.frontends.reading import Reading
 from graphprune.frontends.settlement import settle
 from graphprune.garbage import uncollected
-from graphprune.rules.call import Axes, Call, Operand
-from graphprune.sizes import Size, fresh, named
+from graphprune.rules.call import Call, Operand
 from graphprune.structure import Parameter, Structure
 
 __all__ = ["CLONE_OF", "Reader", "read", "read_with_sizes"]
@@ -28,9 +27,12 @@ __all__ = ["CLONE_OF", "Reader", "read", "read_with_sizes"]
 CLONE_OF = "graphprune.clone_of"
 """Metadata key of an initializer that repeats the one named there, so that each use has axes of its own."""
 
-_INDEX_TYPES = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING})
-_FOLLOWED = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
+# Tuples, not sets: members of an enumeration are found by identity faster than they are hashed.
+_INDEX_TYPES = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING)
+_FOLLOWED = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 """Types of the numbers that spell shapes, and of the conditions by which exporters choose between them."""
+_FOLLOWED_RESULTS = (*_FOLLOWED, None)
+_BODIES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 def read(model: ir.Model) -> Structure:
@@ -48,19 +50,6 @@ def read_with_sizes(model: ir.Model) -> tuple[Structure, dict[str, tuple[Element
             reader.pin(value, "graph output", "the model's interface")
         settle(reader.structure)
     return reader.structure, reader.elements
-
-
-def sizes_of(value: ir.Value) -> tuple[Size, ...] | None:
-    """Sizes of a value's dimensions as the graph states them; a dimension nobody named is a fresh symbol."""
-    if value.shape is None:
-        return None
-    return tuple(_size(dim) for dim in value.shape.dims)
-
-
-def _size(dim: int | ir.SymbolicDim) -> Size:
-    if isinstance(dim, int):
-        return dim if dim >= 0 else fresh()
-    return named(str(dim.value)) if dim.value else fresh()
 
 
 class Reader(Reading):
@@ -94,29 +83,31 @@ class Reader(Reading):
         name = value.name or ""
         if tensor is None:
             return
-        axes = tuple(self.space.leaf(int(size)) for size in tensor.shape)  # type: ignore[arg-type]
-        if 0 in tensor.shape or tensor.dtype == ir.DataType.STRING:
+        shape, dtype = tensor.shape.numpy(), tensor.dtype
+        axes = tuple([self.space.leaf(size) for size in shape])
+        if 0 in shape or dtype == ir.DataType.STRING:
             for axis in axes:
                 self.space.pin(axis, Pin(name, "initializer", "an empty tensor or text"))
         self.structure.tensors[name] = axes
         own = CLONE_OF not in value.metadata_props
-        counts = own and tensor.dtype not in _INDEX_TYPES
-        itemsize = tensor.dtype.itemsize if own and tensor.dtype != ir.DataType.STRING else 0
-        self.structure.parameters[name] = Parameter(name, int(tensor.size), itemsize, counts)
-        if tensor.dtype in _FOLLOWED and len(axes) <= 1 and tensor.size <= shape_values.MAX_ELEMENTS:
-            self.elements[name] = tuple(literal(int(number)) for number in tensor.numpy().reshape(-1))
+        counts = own and dtype not in _INDEX_TYPES
+        itemsize = dtype.itemsize if own and dtype != ir.DataType.STRING else 0
+        size = math.prod(shape)
+        self.structure.parameters[name] = Parameter(name, size, itemsize, counts)
+        if dtype in _FOLLOWED and len(axes) <= 1 and size <= shape_values.MAX_ELEMENTS:
+            self.elements[name] = tuple([literal(int(number)) for number in tensor.numpy().reshape(-1).tolist()])
 
     def operand(self, value: ir.Value | None) -> Operand | None:
         """A value as a rule sees it; None for an operand that is left out."""
         if value is None:
             return None
         name = value.name or ""
-        tensor = value.const_value
-
-        def contents() -> npt.NDArray[np.generic] | None:
-            return None if tensor is None else tensor.numpy()
-
-        return Operand(name, self.structure.tensors.get(name), tensor is not None, self.elements.get(name), contents)
+        axes, elements, tensor = self.structure.tensors.get(name), self.elements.get(name), value.const_value
+        return (
+            Operand(name, axes, False, elements)
+            if tensor is None
+            else Operand(name, axes, True, elements, tensor.numpy)
+        )
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 
@@ -131,51 +122,44 @@ class Reader(Reading):
         """Read one node: apply its rule, or pin what it touches."""
         call = self.call(node)
         read_body = onnx_bodies.READERS.get(call.op)
-        if read_body is None:
-            onnx_bodies.pin_bodies(self, node, call)
-            results = self.relate(call, rules.find(call.op))
-        else:
+        if read_body is not None:
             results = self.relate(
                 call,
                 None,
                 lambda: read_body(self, node, call),
                 lambda: onnx_bodies.pin_bodies(self, node, call),
             )
-        for value, axes in zip(node.outputs, results, strict=False):
-            self.structure.tensors[value.name or ""] = self.stated(call, value, axes)
+        else:
+            if len(call.attributes) < len(node.attributes.data):
+                onnx_bodies.pin_bodies(self, node, call)
+            results = self.relate(call, rules.find(call.op))
+        for name, axes, stated in zip(call.results, results, call.result_sizes, strict=False):
+            self.structure.tensors[name] = self.refined(call, axes, stated)
         self._follow(node, call)
-
-    def stated(self, call: Call, value: ir.Value, axes: Axes | None) -> Axes | None:
-        """Axes of a value, with what the graph states about its symbolic dimensions put in."""
-        return self.refined(call, axes, lambda: sizes_of(value))
 
     def _follow(self, node: ir.Node, call: Call) -> None:
         """Contents of the result where they are numbers that spell shapes; an attention's scale, for instance, is
         computed from sizes in a way that is not followed."""
         found = None
-        if len(node.outputs) == 1 and node.outputs[0].dtype in (*_FOLLOWED, None):
+        if call.op in shape_values.FOLLOWED and len(node.outputs) == 1 and node.outputs[0].dtype in _FOLLOWED_RESULTS:
             found = shape_values.results(call)
         if found is not None:
-            self.elements[node.outputs[0].name or ""] = found
+            self.elements[call.results[0]] = found
         else:
             self.pin_computed(call)
 
     def call(self, node: ir.Node) -> Call:
         """A node as a rule sees it."""
-        domain = "onnx" if node.domain in ("", "ai.onnx") else node.domain
-        attributes = {
-            name: attribute.value
-            for name, attribute in node.attributes.items()
-            if attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-        }
+        domain, outputs, given = node.domain, node.outputs, node.attributes.data
+        attributes = {name: attribute.value for name, attribute in given.items() if attribute.type not in _BODIES}
         return Call(
             self.space,
             node.name or "",
-            f"{domain}.{node.op_type}",
+            f"{'onnx' if domain in ('', 'ai.onnx') else domain}.{node.op_type}",
             [self.operand(value) for value in node.inputs],
             attributes,
-            [sizes_of(value) for value in node.outputs],
+            [sizes_of(value) for value in outputs],
             self.opset,
-            tuple(value.name or "" for value in node.outputs),
-            onnx_bodies.border(node),
+            tuple([value.name or "" for value in outputs]),
+            onnx_bodies.border(node) if len(attributes) < len(given) else (),
         )

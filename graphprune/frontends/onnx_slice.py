@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from graphprune.axes import Axis
 from graphprune.errors import ModelError
 from graphprune.frontends.onnx_walk import graphs
 from graphprune.frontends.settlement import can_infer
+from graphprune.frontends.sliced_tensor import SlicedTensor
 from graphprune.rules.call import AttributeTarget, Axes, Call, IndexSite, InputTarget, LengthSite
-from graphprune.selection import Mask, Selection
+from graphprune.selection import Selection
 from graphprune.sizes import Size
 from graphprune.structure import Structure
 
@@ -51,44 +51,33 @@ def slice_model(model: ir.Model, structure: Structure, selection: Selection) -> 
 
 def _slice_initializer(value: ir.Value, axes: Axes | None, selection: Selection) -> bool:
     tensor = value.const_value
-    masks = {dim: selection.mask(axis) for dim, axis in enumerate(axes or ()) if selection.cuts(axis)}
-    if tensor is None or not masks:
+    if tensor is None or axes is None:
         return False
-    value.const_value = _sliced(tensor, masks)
-    value.shape = ir.Shape(value.const_value.shape.numpy())
+    kept = {dim: selection.positions(axis) for dim, axis in enumerate(axes) if selection.cuts(axis)}
+    if not kept:
+        return False
+    sliced = SlicedTensor(tensor, kept)
+    value.const_value, value.shape = sliced, sliced.shape
     return True
-
-
-def _sliced(tensor: ir.TensorProtocol, masks: dict[int, Mask]) -> ir.TensorProtocol:
-    kept = {dim: np.flatnonzero(mask) for dim, mask in masks.items()}
-    shape = [len(kept[dim]) if dim in kept else size for dim, size in enumerate(tensor.shape.numpy())]
-
-    def evaluate() -> ir.TensorProtocol:
-        array = tensor.numpy()
-        # The outermost cut first: of external data only the rows that stay are then read.
-        for dim in sorted(kept):
-            array = np.take(array, kept[dim], axis=dim)
-        if isinstance(tensor, ir.ExternalTensor):
-            tensor.release()  # what is left is a copy; pages of the file must not stay mapped until the end
-        return ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=tensor.name)
-
-    return ir.LazyTensor(evaluate, dtype=tensor.dtype, shape=ir.Shape(shape), name=tensor.name)
 
 
 def _reshape(value: ir.Value, axes: Axes | None, selection: Selection) -> None:
     """State the new extents of an intermediate value; symbolic dimensions that are not cut stay as they are."""
     if axes is None or value.shape is None or len(value.shape) != len(axes):
         return
-    dims = [_dim(axis, dim, selection) for axis, dim in zip(axes, value.shape.dims, strict=True)]
-    if dims != list(value.shape.dims):
+    dims: list[int | ir.SymbolicDim] = []
+    changed = False
+    for axis, dim in zip(axes, value.shape, strict=True):
+        count = selection.count(axis)
+        if not isinstance(count, int):
+            cut = count is not axis.size and count != axis.size
+            dims.append(ir.SymbolicDim(None if "?" in str(count) else str(count)) if cut else dim)
+            changed |= cut
+        else:
+            dims.append(count)
+            changed |= count != dim
+    if changed:
         value.shape = ir.Shape(dims)
-
-
-def _dim(axis: Axis, dim: int | ir.SymbolicDim, selection: Selection) -> int | ir.SymbolicDim:
-    count = selection.count(axis)
-    if isinstance(count, int):
-        return count
-    return ir.SymbolicDim(None if "?" in str(count) else str(count)) if selection.cuts(axis) else dim
 
 
 class _Sites:
@@ -193,7 +182,7 @@ class _Sites:
         value = self.node.inputs[index]
         assert value is not None
         assert value.const_value is not None
-        tensor = ir.tensor(array, dtype=value.const_value.dtype, name=value.name)
+        tensor = ir.Tensor(array, value.const_value.dtype, name=value.name)
         if len(value.uses()) == 1 and not value.is_graph_output():
             value.const_value = tensor
             value.shape = ir.Shape(array.shape)
@@ -202,7 +191,7 @@ class _Sites:
 
     def _constant(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
         name = self._fresh(name)
-        tensor = ir.tensor(array, name=name)
+        tensor = ir.Tensor(array, name=name)
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.model.graph.initializers[name] = value
         return value

@@ -58,6 +58,8 @@ class Reading:
         return results
 
     def _pin_unrelated(self, call: Call) -> None:
+        if len(call.related) == len(call.operands):
+            return
         for index, operand in enumerate(call.operands):
             if operand is not None and index not in call.related:
                 call.pin(operand.axes or (), "read by this operator as a whole")
@@ -67,11 +69,8 @@ class Reading:
         for stated, axes in zip(call.result_sizes, results, strict=False):
             if stated is None or axes is None:
                 continue
-            sizes = [axis.size for axis in axes]
-            if len(sizes) != len(stated) or any(
-                isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(sizes, stated, strict=True)
-            ):
-                shown = "x".join(map(str, stated)), "x".join(map(str, sizes))
+            if len(axes) != len(stated) or _contradict(axes, stated):
+                shown = "x".join(map(str, stated)), "x".join(str(axis.size) for axis in axes)
                 raise Declined(f"its result is {shown[0]} where its rule says {shown[1]}")
 
     def _pin_all(self, call: Call, reason: str) -> Results:
@@ -83,19 +82,24 @@ class Reading:
                 call.pin(operand.axes or (), reason)
         return call.unknown_results(reason)
 
-    def refined(self, call: Call, axes: Axes | None, stated: Callable[[], Sequence[Size] | None]) -> Axes | None:
+    def refined(self, call: Call, axes: Axes | None, stated: Sequence[Size] | None) -> Axes | None:
         """Axes of a result, with what the program states about symbolic dimensions put in."""
-        if axes is not None and all(isinstance(axis.size, int) for axis in axes):
+        if stated is None:
             return axes
-        sizes = stated()
-        if axes is None or sizes is None:
-            return axes if sizes is None else tuple(call.fixed(size, "an unknown axis") for size in sizes)
-        return tuple(self._better(call, axis, size) for axis, size in zip(axes, sizes, strict=True))
+        if axes is None:
+            return tuple(call.fixed(size, "an unknown axis") for size in stated)
+        for axis in axes:
+            if not isinstance(axis.size, int):
+                break
+        else:
+            return axes
+        return tuple([self._better(call, axis, size) for axis, size in zip(axes, stated, strict=True)])
 
     def _better(self, call: Call, axis: Axis, stated: Size) -> Axis:
-        if isinstance(axis.size, int) or axis.size == stated:
+        size = axis.size
+        if size is stated or isinstance(size, int) or size == stated:
             return axis
-        if isinstance(stated, Symbolic) and (is_fresh(stated) or not is_fresh(axis.size)):
+        if isinstance(stated, Symbolic) and (is_fresh(stated) or not is_fresh(size)):
             return axis
         call.pin(axis, "an axis of symbolic size")
         return call.fixed(stated, "an axis of symbolic size")
@@ -106,6 +110,14 @@ class Reading:
             if operand is not None and operand.elements is not None and index not in call.spelled:
                 for element in operand.elements:
                     call.pin(element.depends, "its extent enters a computation")
+
+
+def _contradict(axes: Axes, stated: Sequence[Size]) -> bool:
+    for axis, known in zip(axes, stated, strict=True):
+        size = axis.size
+        if size is not known and isinstance(size, int) and isinstance(known, int) and size != known:
+            return True
+    return False
 
 
 def meet(call: Call, a: Axes | None, b: Axes | None, reason: str) -> Axes | None:

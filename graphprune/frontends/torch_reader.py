@@ -214,10 +214,10 @@ class Reader(Reading):
     def _store(self, label: str, node: fx.Node, call: Call, results: Results) -> None:
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor):
-            self.structure.tensors[label] = self.refined(call, results[0], lambda: sizes_of(value))
+            self.structure.tensors[label] = self.refined(call, results[0], sizes_of(value))
         elif isinstance(value, Sequences):
             for index, (own, axes) in enumerate(zip(value, results, strict=False)):
-                self.structure.tensors[f"{label}.{index}"] = self.refined(call, axes, lambda own=own: sizes_of(own))  # type: ignore[misc]
+                self.structure.tensors[f"{label}.{index}"] = self.refined(call, axes, sizes_of(own))
 
     def call(self, prefix: str, label: str, node: fx.Node) -> Call:
         """A node as a rule sees it."""
@@ -359,7 +359,7 @@ class Reader(Reading):
             return
         for index, axes in enumerate(results):
             own = values[index] if index < len(values) else None
-            self.structure.tensors[f"{label}.{index}"] = self.refined(call, axes, lambda own=own: sizes_of(own))  # type: ignore[misc]
+            self.structure.tensors[f"{label}.{index}"] = self.refined(call, axes, sizes_of(own))
 
 
 def _is_read(node: fx.Node, index: int) -> bool:

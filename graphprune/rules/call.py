@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -93,8 +93,7 @@ class IndexSite:
 Site = LengthSite | IndexSite
 
 
-@dataclass(frozen=True, slots=True)
-class Mix:
+class Mix(NamedTuple):
     """Positions of an axis that the operator mixes.
 
     ``kind`` is ``"sum"`` (a removed position must contribute zero: mask ``operands``) or ``"statistics"`` (removed
@@ -208,11 +207,13 @@ class Call:
 
     def unify(self, a: Axis, b: Axis, reason: str = "couples axes of different structure") -> None:
         """Make two axes one."""
-        if self.space.find(a) is not self.space.find(b):
+        if a is not b and not self.space.join(a, b):
             self.space.unify(a, b, self.why(reason))
 
     def broadcast(self, a: Axis, b: Axis) -> Axis:
         """The axis that results where ``a`` meets ``b`` in an element-wise operator."""
+        if a is b:
+            return a
         if (a.size == 1) != (b.size == 1):
             narrow, wide = (a, b) if a.size == 1 else (b, a)
             self.pin(narrow, "one position is repeated along a whole axis")

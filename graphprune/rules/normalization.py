@@ -12,14 +12,15 @@ from collections.abc import Iterable
 from graphprune.rules.call import Axes, Call, Mix
 from graphprune.rules.table import Rule, bind
 
+BATCH_NORM = Rule("n c *s, c, c, c, c -> n c *s, c, c, c, c")
+BATCH_NORM_TRAINING = Rule("n c *s, c, c, c, c -> n c *s, c, c, c, c", statistics="n *s")
 INSTANCE_NORM = Rule("n c *s, c, c -> n c *s", statistics="*s")
 LOCAL_RESPONSE_NORM = Rule("n c *s -> n c *s", statistics="c")
 
 
 def batch_norm(call: Call) -> list[Axes | None]:
     """Uses stored statistics, unless ``training_mode`` takes them over batch and space."""
-    training = bool(call.attribute("training_mode", 0))
-    return Rule("n c *s, c, c, c, c -> n c *s, c, c, c, c", statistics="n *s" if training else "")(call)
+    return (BATCH_NORM_TRAINING if call.attribute("training_mode", 0) else BATCH_NORM)(call)
 
 
 bind("onnx.BatchNormalization", batch_norm, "X scale B input_mean input_var")

@@ -15,14 +15,14 @@ UNARY = Rule("*n -> *n")
 
 def pointwise(call: Call) -> list[Axes | None]:
     """All operands and all results share their axes, by broadcasting."""
-    rank = max(len(call.axes(index)) for index, operand in enumerate(call.operands) if operand is not None)
+    given = [call.axes(index) for index, operand in enumerate(call.operands) if operand is not None]
+    rank = max(map(len, given))
     merged: list[Axis] = [ONE] * rank
-    for index, operand in enumerate(call.operands):
-        if operand is None:
-            continue
-        axes = call.axes(index)
+    for axes in given:
         for position, axis in enumerate(axes, rank - len(axes)):
-            merged[position] = call.broadcast(merged[position], axis)
+            known = merged[position]
+            if known is not axis:
+                merged[position] = axis if known is ONE and axis.size != 1 else call.broadcast(known, axis)
     return [tuple(merged)] * max(len(call.result_sizes), 1)
 
 
