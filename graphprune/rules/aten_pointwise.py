@@ -45,7 +45,7 @@ bind(
     UNARY,
     "self",
 )
-bind(_aten("alpha_dropout dropout feature_alpha_dropout feature_dropout"), UNARY, "input")
+bind(_aten("alpha_dropout dropout feature_alpha_dropout feature_dropout"), UNARY)  # in place it is named otherwise
 bind("aten.native_dropout", pointwise, "input")
 bind("aten.fill", first_only, "self value")
 bind("aten.clamp aten.clip", pointwise, "self min max")
