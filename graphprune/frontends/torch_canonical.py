@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import fx
+from torch._C import _functorch as functorch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from graphprune.frontends.torch_calls import arguments, put, walk
@@ -32,11 +33,21 @@ def canonicalize(module: fx.GraphModule) -> bool:
             changed = True
         elif node.op == "call_function" and (rewrite := _REWRITES.get(node.target)) is not None:
             changed |= rewrite(node)
+        _plain_value(node)
     changed |= _named_apart(module)
     if changed:
         for owner in {id(owner): owner for _, _, owner in walk(module)}.values():
             owner.recompile()
     return changed
+
+
+def _plain_value(node: fx.Node) -> None:
+    """State a value inside ``vmap``, which only that level could read, as one of the same shape."""
+    value = inner = node.meta.get("val")
+    while isinstance(inner, torch.Tensor) and functorch.is_batchedtensor(inner):
+        inner = functorch.get_unwrapped(inner)
+    if inner is not value:
+        node.meta["val"] = inner.new_empty(value.shape)
 
 
 def _named_apart(module: fx.GraphModule) -> bool:

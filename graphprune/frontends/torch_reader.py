@@ -39,6 +39,11 @@ _ARITHMETIC: dict[object, str] = {
     torch.sym_min: "Min",
 }
 
+_VMAP = {
+    "torch._functorch.predispatch._vmap_increment_nesting": 1,
+    "torch._functorch.predispatch._vmap_decrement_nesting": -1,
+}
+
 _INTERFACE = "the model's interface"
 
 _NEWEST = 1 << 30
@@ -74,6 +79,7 @@ class Reader(Reading):
         self.root = module
         self._stored: dict[tuple[object, ...], str] = {}
         self._storages: dict[int, str] = {}
+        self._batched = 0  # how many vmaps deep
 
     # -- values ---------------------------------------------------------------------------------------------------
 
@@ -201,6 +207,10 @@ class Reader(Reading):
             self._higher_order(module, prefix, label, node)
         elif isinstance(node.target, torch._ops.OpOverload):
             self._operator(prefix, label, node)
+        elif any(True for operand in node.all_input_nodes for _ in self._lists(prefix + operand.name)):
+            self._foreign(prefix, label, node)
+        else:
+            self._batched += _VMAP.get(names_of(node.target)[0], 0)
         if isinstance(node.meta.get("val"), int | float | bool | torch.SymInt | torch.SymFloat | torch.SymBool):
             self.elements[label] = (self._scalar(prefix, node),)
 
@@ -209,7 +219,22 @@ class Reader(Reading):
         self.constants.note(label, prefix, node)
         results = self.relate(call, binding_of(node.target))
         self.pin_computed(call)
+        if self._batched:
+            for axes in (*(operand.axes for operand in call.operands if operand is not None), *results):
+                call.pin(axes or (), "inside vmap")
         self._store(label, node, call, results)
+
+    def _foreign(self, prefix: str, label: str, node: fx.Node) -> None:
+        """A Python function of tensors."""
+        for operand in node.all_input_nodes:
+            self.pin(prefix + operand.name, names_of(node.target)[-1], "a function that is not of ATen")
+        operands = [self._operand(prefix, value, "operand") for value in node.all_input_nodes]
+        value = node.meta.get("val")
+        values: Sequence[object] = value if isinstance(value, Sequences) else (value,)
+        names = tuple(f"{label}.{index}" for index in range(len(values))) if isinstance(value, Sequences) else (label,)
+        sizes = [sizes_of(each) for each in values]
+        call = Call(self.space, label, names_of(node.target)[-1], operands, {}, sizes, results=names)
+        self._store(label, node, call, self.relate(call, binding_of(node.target)))
 
     def _store(self, label: str, node: fx.Node, call: Call, results: Results) -> None:
         value = node.meta.get("val")

@@ -46,7 +46,6 @@ bind(
 )
 
 
-
 def _gemm(call: Call) -> str:
     a = "k m" if call.attribute("transA", 0) else "m k"
     b = "n k" if call.attribute("transB", 0) else "k n"

@@ -79,6 +79,7 @@ bind("onnx.GatherND com.microsoft.GatherND", gather_nd, "data indices")
 bind("onnx.ScatterElements onnx.Scatter", scatter_elements)
 bind("onnx.ScatterND", scatter_nd, "data indices updates")
 
+
 def one_hot(call: Call) -> list[Axes | None]:
     """A new axis of classes beside those of the indices."""
     indices, known = call.axes(0), call.result()

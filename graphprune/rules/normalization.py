@@ -43,9 +43,7 @@ def statistics_from(call: Call, first: int, scales: Iterable[int]) -> list[Axes 
     scaled = [(number, call.axes(number)) for number in (0, *scales) if call.operand(number) is not None]
     for dim in range(first, len(x)):
         back = len(x) - dim
-        places = tuple(
-            (number, len(own) - back) for number, own in scaled if len(own) >= back and own[-back].size != 1
-        )
+        places = tuple((number, len(own) - back) for number, own in scaled if len(own) >= back and own[-back].size != 1)
         call.mixes.append(Mix("statistics", x[dim], places, ((0, dim),)))
     reduced = tuple(axis if dim < first else call.space.leaf(1) for dim, axis in enumerate(x))
     results: list[Axes | None] = [x, reduced, reduced]
@@ -119,7 +117,6 @@ bind(
     "X scale gate",
 )
 bind("onnx.MeanVarianceNormalization", mean_variance, "X")
-
 
 
 def lp_normalization(call: Call) -> list[Axes | None]:

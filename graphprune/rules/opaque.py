@@ -90,6 +90,8 @@ _declare(
     "higher_order",
 )
 
+_declare("inside vmap", "_add_batch_dim _remove_batch_dim", "torch._functorch.predispatch")
+
 _SEQUENCE = "tensors in sequences are not followed"
 _declare(
     _SEQUENCE,

@@ -237,6 +237,8 @@ bind(f"{_DOMAIN}QLinearGlobalAveragePool", quantized_global_pool, "X x_scale x_z
 bind(f"{_DOMAIN}QLinearConcat", quantized_concat, "Y_scale Y_zero_point inputs")
 bind(f"{_DOMAIN}QLinearReduceMean", statistic, "data")
 bind(f"{_DOMAIN}ReduceSumInteger", sum_reduction, "data")
+
+
 def dynamic_lstm(call: Call) -> list[Axes | None]:
     """An LSTM that quantises its input and its hidden state on the way, each over all positions.
 
