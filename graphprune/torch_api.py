@@ -131,11 +131,9 @@ def prune_module(
         plan = plan_of(context, fingerprint(program.module), steps)
     with clock("way back"):
         back = _way_back(program, work, plan, way, seed)
+        carried = None if optimizer is None else _carried(optimizer, program, back, plan)
         if inplace:
-            _take_over(model, back)
-        carried = None
-        if optimizer is not None:
-            carried = _carried(optimizer, program, back, plan)
+            _take_over(program, back)
     if plan_path is not None:
         if plan is None:
             raise UsageError("no plan can say what this pipeline did: it changed more than a first cut leaves to say")
@@ -179,16 +177,16 @@ def _way_back(program: TorchProgram, work: TorchProgram, plan: Plan | None, way:
     return back
 
 
-def _take_over(model: Torch, back: Back) -> None:
+def _take_over(program: TorchProgram, back: Back) -> None:
     """Let the user's module become the slim one.
 
     Raises:
-        UsageError: it is not a module, or the slim network is another class.
+        UsageError: there is none, or the slim network is of another class.
     """
-    if not isinstance(model, nn.Module) or back.way != "module":
-        why = back.reason or "it is not a module"
+    if program.source is None or back.way != "module":
+        why = back.reason or "an exported program is no module"
         raise UsageError(f"inplace=True cannot be had: {why}; take result.module instead")
-    model.__dict__ = back.module.__dict__
+    program.source.__dict__ = back.module.__dict__
 
 
 def _carried(
