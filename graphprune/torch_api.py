@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -32,7 +32,8 @@ from graphprune.result import Change, Inspection, PruneResult
 
 __all__ = ["ModuleResult", "Torch", "Way", "inspect_module", "prune_module", "verify_module"]
 
-Torch = nn.Module | torch.export.ExportedProgram | TorchProgram
+Torch: TypeAlias = nn.Module | torch.export.ExportedProgram | TorchProgram
+"""What these functions take: a module, what torch.export made of one, or what was captured already."""
 Way = Literal["auto", "module", "graph"]
 
 
@@ -75,7 +76,7 @@ class ModuleResult(PruneResult):
 
 
 def program_from(
-    model: Torch, args: tuple[Any, ...] | None, kwargs: Mapping[str, Any] | None, dynamic_shapes: Any = None
+    model: Torch, args: Any, kwargs: Mapping[str, Any] | None, dynamic_shapes: Any = None
 ) -> TorchProgram:
     """The program behind what a caller gave.
 
