@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,7 +22,15 @@ from graphprune.frontends.torch_attention import adapt_attention
 from graphprune.frontends.torch_calls import arguments, walk
 from graphprune.frontends.torch_evidence import Evidence, Hypothesis, hypotheses, modules_of
 from graphprune.frontends.torch_layers import sizes_of_layer
-from graphprune.frontends.torch_likeness import difference, first_line, shaken, steps_alike, trace_graph, unchanged
+from graphprune.frontends.torch_likeness import (
+    difference,
+    first_line,
+    forget,
+    shaken,
+    steps_alike,
+    trace_graph,
+    unchanged,
+)
 from graphprune.frontends.torch_optimizer import carry_optimizer
 from graphprune.frontends.torch_patch import Number, Patch, numbers, set_number
 from graphprune.frontends.torch_program import TorchProgram
@@ -51,6 +59,10 @@ class Back:
     reason: str = ""
     patches: tuple[Patch, ...] = ()
     program: TorchProgram | None = None
+
+
+Step = tuple[int, str, str]
+"""How far a run of the copy came, the module that went wrong, and what happened; nothing if all went well."""
 
 
 class _Refused(Exception):
@@ -95,31 +107,40 @@ def _class(
         raise _Refused("more was changed than the removal of positions")
     if isinstance(source, fx.GraphModule):
         raise _Refused("the module is a graph itself")
-    scaled = _rescaled(source, slim)
-    wanted = slim if scaled is None else scaled
-    try:
-        module = copy.deepcopy(source, _slim_tensors(source, wanted.module, structure))
-    except Exception as error:  # copying runs whatever the user's objects define
-        raise _Refused(f"{type(source).__name__} cannot be copied ({first_line(error)})") from error
-    _refresh(module)
-    adapt_attention(module)
-    patching = _Patching(module, original, wanted, structure, selection, seed)
-    if problem := patching.settle():
-        raise _Refused(problem)
-    return Back(module, "module", "", patching.patches(source), scaled)
+    problem = ""
+    for spelled in (False, True):
+        wanted = _rescaled(source, original, slim, spelled=spelled)
+        if spelled and wanted is slim:
+            break
+        try:
+            module = copy.deepcopy(source, _slim_tensors(source, wanted.module, structure))
+        except Exception as error:  # copying runs whatever the user's objects define
+            raise _Refused(f"{type(source).__name__} cannot be copied ({first_line(error)})") from error
+        _refresh(module)
+        adapt_attention(module)
+        patching = _Patching(module, original, wanted, structure, selection, seed)
+        found = patching.settle()
+        if not found:
+            return Back(module, "module", "", patching.patches(source), None if wanted is slim else wanted)
+        problem = problem or found
+    raise _Refused(problem)
 
 
-def _rescaled(source: nn.Module, slim: TorchProgram) -> TorchProgram | None:
-    """The slim program with the scales that the user's code will compute; None where those are the same."""
-    if not any(node.meta.get(DEFAULT_SCALE) for _, node, _ in walk(slim.module)):
-        return None
+def _rescaled(source: nn.Module, original: TorchProgram, slim: TorchProgram, *, spelled: bool) -> TorchProgram:
+    """The slim program with the scales of attention that the user's code will compute; itself where those are the same.
+
+    ``spelled``: whether numbers in the graph are taken for scales that Python computes from a width.
+    """
+    if not spelled and not any(node.meta.get(DEFAULT_SCALE) for _, node, _ in walk(slim.module)):
+        return slim
     scaled = slim.detached()
     keep = [path for path, child in source.named_modules() if isinstance(child, nn.MultiheadAttention)]
-    if not move_scales(scaled.module, keep):
-        return None
-    scaled.module.recompile()
+    if not move_scales(scaled.module, keep, original.module if spelled else None):
+        return slim
+    for owner in {id(owner): owner for _, _, owner in walk(scaled.module)}.values():
+        owner.recompile()
     same = not difference(scaled.module, slim.module, slim.args, slim.kwargs, noise=False)
-    return scaled if same else None
+    return scaled if same else slim
 
 
 # -- parameters ---------------------------------------------------------------------------------------------------
@@ -160,7 +181,8 @@ def replace_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> N
 
 
 def _refresh(module: nn.Module) -> None:
-    """Let recurrent layers find their weights anew."""
+    """Let recurrent layers find their weights anew, and others forget what they made of theirs."""
+    forget(module)
     for child in module.modules():
         if isinstance(child, nn.RNNBase):
             child._init_flat_weights()
@@ -207,6 +229,7 @@ class _Patching:
     ) -> None:
         self.module, self.slim, self.seed = module, slim, seed
         self.tries = 0
+        self._undo: list[tuple[_Meaning, int]] = []
         spelled = _spelled(slim.module)
         held: list[Number] = []
         shared: dict[int, list[Number]] = defaultdict(list)
@@ -235,39 +258,53 @@ class _Patching:
         with shaken([self.module, self.slim.module], self.seed), unchanged(self.slim.module):
             trace = trace_graph(self.slim.module, args, kwargs, self.seed)
 
-            def attempt() -> tuple[int, str, str]:
+            def attempt() -> Step:
                 self._set()
                 self.tries += 1
                 return steps_alike(self.module, trace, args, kwargs, self.seed)
 
-            done, where, what = attempt()
-            while what and self.tries < _TRIES:
-                better = self._better(attempt, done, where)
-                if better is None:
-                    break
-                done, where, what = better
+            step: Step | None = attempt()
+            while step is not None and step[2] and self.tries < _TRIES:
+                where = step[1]
+                step = self._better(attempt, step)
         self._set()
         again = difference(self.module, self.slim.module, args, kwargs, seed=self.seed)
         return again and f"{again}{f', first in {where}' if where else ''}"
 
-    def _better(self, attempt: Any, done: int, where: str) -> tuple[int, str, str] | None:
-        """Choose other meanings for attributes of the module that went wrong, or of those around it."""
-        near = self._near(where)
-        for count in (1, 2, 3):
-            for chosen in itertools.combinations(near, count):
-                kept = [meaning.choice for meaning in chosen]
-                options = [[c for c in range(min(len(m.choices), 6)) if c != m.choice] for m in chosen]
-                for choice in itertools.product(*options):
-                    if self.tries >= _TRIES:
-                        break
-                    for meaning, number in zip(chosen, choice, strict=True):
-                        meaning.choice = number
-                    result = attempt()
-                    if not result[2] or result[0] > done:
-                        return result  # type: ignore[no-any-return]
-                for meaning, number in zip(chosen, kept, strict=True):
-                    meaning.choice = number
+    def _better(self, attempt: Callable[[], Step], before: Step) -> Step | None:
+        """Choose other meanings for attributes of the module that went wrong, or of those around it.
+
+        Pairs are tried of those that make a difference alone.
+        """
+        near = [
+            (meaning, choice) for meaning in self._near(before[1]) for choice in range(min(len(meaning.choices), 6))
+        ]
+        useful: list[tuple[_Meaning, int]] = []
+        for meaning, choice in near:
+            if choice != meaning.choice:
+                found = self._attempt(attempt, [(meaning, choice)])
+                if not found[2] or found[0] > before[0]:
+                    return found
+                if found != before:
+                    useful.append((meaning, choice))
+                self._take_back()
+        for one, other in itertools.combinations(useful, 2):
+            if one[0] is not other[0] and self.tries < _TRIES:
+                found = self._attempt(attempt, [one, other])
+                if not found[2] or found[0] > before[0]:
+                    return found
+                self._take_back()
         return None
+
+    def _attempt(self, attempt: Callable[[], Step], chosen: list[tuple[_Meaning, int]]) -> Step:
+        self._undo = [(meaning, meaning.choice) for meaning, _ in chosen]
+        for meaning, choice in chosen:
+            meaning.choice = choice
+        return attempt()
+
+    def _take_back(self) -> None:
+        for meaning, choice in self._undo:
+            meaning.choice = choice
 
     def _near(self, where: str) -> list[_Meaning]:
         """Meanings of attributes that the module called ``where``, its parts or the modules around it hold."""

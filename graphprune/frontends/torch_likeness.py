@@ -18,7 +18,17 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Trace", "difference", "first_line", "sampled", "shaken", "steps_alike", "trace_graph", "unchanged"]
+__all__ = [
+    "Trace",
+    "difference",
+    "first_line",
+    "forget",
+    "sampled",
+    "shaken",
+    "steps_alike",
+    "trace_graph",
+    "unchanged",
+]
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 """Both sides run the same kernels on the same shapes, but may fuse attention or sum in another order."""
@@ -85,7 +95,12 @@ def difference(
     for number, (given, named, shake) in enumerate(trials):
         weights = shaken([module, graph], seed) if shake else contextlib.nullcontext()
         with weights, unchanged(module), unchanged(graph):
-            expected = _run(graph, given, named, seed)
+            try:
+                expected = _run(graph, given, named, seed)
+            except Exception as error:  # inputs in another order may not be inputs
+                if number:
+                    continue
+                return f"the slim graph does not run ({first_line(error)})"
             if shake and not all(_finite(each) for each in expected):
                 continue  # nothing to compare: the noise was too much for this network
             try:
@@ -143,14 +158,26 @@ def _compare(found: Sequence[Any], expected: Sequence[Any]) -> str:
     return ""
 
 
+def forget(module: nn.Module) -> None:
+    """Let modules drop what they keep of their weights for evaluation, as they do when they are told to train."""
+    if isinstance(module, fx.GraphModule):
+        return
+    modes = [(child, child.training) for child in module.modules()]
+    module.train()
+    for child, mode in modes:
+        child.training = mode
+
+
 @contextlib.contextmanager
 def unchanged(module: nn.Module) -> Iterator[None]:
     """A context in which buffers may be written to (running statistics); they are put back afterwards."""
     buffers = list(module.buffers())
     kept = [buffer.detach().clone() for buffer in buffers]
+    forget(module)
     try:
         yield
     finally:
+        forget(module)
         with torch.no_grad():
             for buffer, value in zip(buffers, kept, strict=True):
                 if buffer.shape == value.shape:

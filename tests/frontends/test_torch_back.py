@@ -85,8 +85,9 @@ def test_heads_and_their_width_are_told_apart() -> None:
     assert case.module.config.hidden_size == case.module.embed.embedding_dim < 24
 
 
-def test_a_scale_left_to_pytorch_is_made_up_for() -> None:
-    case = give_back("default scale")
+@pytest.mark.parametrize("name", ["default scale", "computed scale", "turned"])
+def test_a_scale_that_follows_from_the_width_is_made_up_for(name: str) -> None:
+    case = give_back(name)
     assert case.way == "module"
     widths = {layer.attention.head_dim for layer in case.module.layers}
     assert widths != {6}
