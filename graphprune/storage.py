@@ -26,10 +26,10 @@ from torch import nn
 
 from graphprune.errors import GraphpruneError, ModelError, UsageError
 from graphprune.frontends.torch_attention import adapt_attention
-from graphprune.frontends.torch_back import places_of, replace_tensors, resolve
 from graphprune.frontends.torch_onnx import to_onnx
 from graphprune.frontends.torch_patch import Patch, apply_patches
 from graphprune.frontends.torch_program import TorchProgram
+from graphprune.frontends.torch_tensors import places_of, replace_tensors, resolve
 from graphprune.frontends.torch_text import from_document, names_in, tensors_of, to_document
 from graphprune.plan import Plan
 from graphprune.version import versions

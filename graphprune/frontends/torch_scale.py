@@ -88,8 +88,9 @@ class _Scale:
 
 def _width(node: object) -> int | None:
     stated = node.meta.get("val") if isinstance(node, fx.Node) else None
-    known = isinstance(stated, torch.Tensor) and stated.dim() > 0 and isinstance(stated.shape[-1], int)
-    return stated.shape[-1] if known else None
+    if not isinstance(stated, torch.Tensor) or stated.dim() == 0:
+        return None
+    return stated.shape[-1] if isinstance(stated.shape[-1], int) else None
 
 
 def _fused(node: fx.Node) -> _Scale | None:
@@ -180,7 +181,7 @@ def _rows(layer: fx.Node, end: fx.Node, between: list[fx.Node], dim: int) -> tor
             for node in sorted(between):
                 if node is not layer:
                     args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), value)
-                    values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+                    values[node] = node.target(*args, **kwargs)
             (gradient,) = torch.autograd.grad(values[end].square().sum(), start)
     except (RuntimeError, TypeError, KeyError, IndexError, ValueError, AttributeError):
         return None

@@ -155,6 +155,18 @@ def test_a_module_that_cannot_be_copied_comes_back_as_a_graph() -> None:
     assert (back.way, back.reason) == ("graph", "Stubborn cannot be copied (TypeError: never twice)")
 
 
+def test_without_values_it_is_a_graph() -> None:
+    with torch.device("meta"):
+        source, inputs = Residual().eval(), torch.randn(4, 3, 6, 6)
+    before = program(source, inputs)
+    structure = before.read()
+    slim = before.clone()
+    slim.write(structure, selection := random_selection(structure))
+    back = returned(before, slim, structure, selection)
+    assert back.way == "graph"
+    assert "meta device" in back.reason
+
+
 def _loss(case: Returned) -> torch.Tensor:
     found = results(case.module, case.inputs)
     return (found - torch.linspace(-1, 1, found.shape[-1])).square().mean()
