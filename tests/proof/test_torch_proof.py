@@ -416,3 +416,19 @@ def test_what_a_saturated_end_hides_is_compared() -> None:
     assert result.ok, result.reason
     assert [output.name for output in result.outputs] == ["sigmoid_1", "conv2d_1"]
     assert [output.name for output in case.verify().outputs] == ["conv2d_1"]
+
+
+def test_a_view_of_a_masked_tensor_does_not_depend_on_its_layout() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 8, 1), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x).to(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+            return self.last(y.softmax(-1).view(-1, 8))
+
+    own = program(Net(), torch.randn(2, 3, 4, 4))
+    structure = own.read()
+    masked = masked_original(own, structure, random_selection(structure))
+    assert masked(*own.args).shape == (32, 4)
