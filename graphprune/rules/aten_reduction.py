@@ -135,6 +135,21 @@ bind("aten.max aten.median aten.min aten.nanmedian", extreme, "self")
 bind("aten.max.default aten.median.default aten.min.default aten.nanmedian.default", STATISTICS, "self")
 bind("aten.nanquantile aten.quantile", quantiles, "self q")
 bind("aten.argmax aten.argmin aten.kthvalue", place, "self")
+def differences(call: Call) -> list[Axes | None]:
+    """Differences of neighbours along one dimension, with what is put before and after it."""
+    x, known = call.axes(0), call.result()
+    at = int(call.attribute("dim", -1)) % len(x)
+    for number, operand in enumerate(call.operands):
+        if operand is not None:
+            axes = call.axes(number)
+            call.pin(axes[at], "neighbours are subtracted")
+            for dim in set(range(len(x))) - {at}:
+                call.unify(x[dim], axes[dim])
+    made = call.fixed(known[at] if known else None, "neighbours are subtracted")
+    return [(*x[:at], made, *x[at + 1 :])]
+
+
+bind("aten.diff", differences, "self prepend append")
 bind("aten.mode", extreme, "self")
 bind("aten.argsort aten.sort aten.topk", order, "self")
 bind("aten.msort", order, "self", dim=0)
