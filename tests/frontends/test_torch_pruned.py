@@ -14,6 +14,7 @@ from torch.nn import functional  # noqa: E402
 from torch_models import program  # noqa: E402
 from torch_returned import give_back  # noqa: E402
 
+from graphprune.frontends.torch_program import capture  # noqa: E402
 from graphprune.frontends.torch_pruned import PrunedModule  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -94,13 +95,30 @@ def test_inputs_of_other_shapes_are_refused() -> None:
 
 def test_dynamic_dimensions_are_free() -> None:
     batch = torch.export.Dim("batch")
-    from graphprune.frontends.torch_program import capture
-
     graph = capture(nn.Linear(3, 2), (torch.randn(4, 3),), dynamic_shapes=({0: batch},)).detached()
     module = PrunedModule.of(graph.module)
     assert module(torch.randn(7, 3)).shape == (7, 2)
     with pytest.raises(ValueError, match="exported for"):
         module(torch.randn(7, 4))
+
+
+def test_dynamic_dimensions_that_the_code_fixes_are_not_free() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.outer = nn.Linear(3, 8), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.inner(x)
+            assert y.shape[0] == 4
+            return self.outer(y)
+
+    captured = capture(Fixed(), (torch.randn(4, 3),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    assert {axis.size for axis in captured.read().tensors["linear"]} == {4, 8}
+    module = PrunedModule.of(captured.detached().module)
+    assert module(torch.randn(4, 3)).shape == (4, 2)
+    with pytest.raises(ValueError, match=r"input 'x' has shape \(5, 3\)"):
+        module(torch.randn(5, 3))
 
 
 def test_devices_in_calls_follow_the_module() -> None:
