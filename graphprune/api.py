@@ -133,6 +133,8 @@ def prune(
         TargetError: nothing can be pruned, or the budget is out of reach. Nothing is written.
         VerificationError: the slim model is not the masked original. Nothing is written.
     """
+    if ratio is not None and not isinstance(ratio, int | float):
+        raise UsageError(f"ratio: {ratio!r} is not a number from 0 to 1")
     asked = Prune(
         ratio=ratio,
         macs=_amount(macs),
@@ -243,9 +245,13 @@ def apply(
 def _origin(source: Any) -> Any:
     """What a plan was made on, modules as programs."""
     if isinstance(source, tuple) or is_torch(source):
+        from torch import nn
+
         from graphprune.torch_api import program_from
 
         module, args = source if isinstance(source, tuple) else (source, None)
+        if args is None and isinstance(module, nn.Module):
+            raise UsageError("source: a module comes with its example inputs, as source=(model, (x,))")
         return program_from(module, args, None)
     return None if source is None else _onnx(source)
 

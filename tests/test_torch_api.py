@@ -140,6 +140,45 @@ def test_usage_errors(module: nn.Module, arguments: tuple[object, ...], message:
         graphprune.prune(module, args, kwargs, **(options or {"ratio": 0.5}))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratio": "50%"}, "not a number"),
+        ({"units": {"channel": "x"}}, "not a ratio"),
+        ({"ratio": 0.5, "way": "class"}, "way 'class'"),
+        ({"ratio": 0.5, "optimizer": 3}, "not a torch.optim"),
+        ({"ratio": 0.5, "output": "slim.onnx"}, "to_onnx"),
+        ({"ratio": 0.5, "output": "slim", "plan_path": "slim/plan.json"}, "replaced as a whole"),
+    ],
+)
+def test_options_that_make_no_sense(module: nn.Module, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        graphprune.prune(module, X, **options)
+
+
+def test_a_call_that_fails_leaves_the_module_alone(module: nn.Module, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for options in ({"plan_path": tmp_path / "no folder" / "plan.json"}, {"output": tmp_path / "file"}):
+        with pytest.raises((UsageError, ModelError, OSError)):
+            graphprune.prune(module, X, ratio=0.5, inplace=True, **options)
+        assert module.stem.out_channels == 16
+    assert graphprune.prune(module, X, ratio=0.5, inplace=True).module is module
+
+
+def test_blocks_left_out_are_said_and_verified_again(module: nn.Module) -> None:
+    result = graphprune.prune(module, X, pipeline="depth{blocks=1}, prune{ratio=0.5}")
+    assert result.way == "graph"
+    assert graphprune.verify(module, result.module, result.plan, X).ok
+
+
+def test_a_traced_graph_and_an_exported_program(module: nn.Module) -> None:
+    traced = graphprune.prune(torch.fx.symbolic_trace(module), X, ratio=0.5)
+    exported = graphprune.prune(torch.export.export(module, X), ratio=0.5)
+    own = graphprune.prune(module, X, ratio=0.5)
+    assert traced.params == exported.params == own.params
+    assert (traced.way, exported.way) == ("graph", "graph")
+
+
 def test_what_cannot_be_exported() -> None:
     class Jumps(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
