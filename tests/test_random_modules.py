@@ -21,10 +21,10 @@ from graphprune.structure import Structure  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
-SEEDS = 168
+SEEDS = 154
 BATCH = 14
-REACH = 0.85  # mean share of the parameters that some group touches, in each batch; it may only rise
-CLASSES = 0.55  # share of all cases that come back as their own class, of those that were not asked for as graphs
+REACH = 0.9  # mean share of the parameters that some group touches, in each batch; it may only rise
+CLASSES = 0.25  # least share of a batch that comes back as its own class, of those not asked for as graphs
 ONNX = 40  # every so many seeds also export to ONNX, which is slow
 
 

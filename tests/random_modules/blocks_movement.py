@@ -156,8 +156,10 @@ class Folded(Moving):
         inner = self.width // self.outer
         self.form = t.pick(["swap", "scale", "softmax", "mean", "max", "normalize", "unbind", "glu", "bias"])
         after = (1,) * (len(shape) - 1 - self.dim)
-        self.scale = nn.Parameter(torch.rand(self.outer, 1, *after) + 0.5)
-        self.bias = nn.Parameter(torch.randn(inner, *after))
+        if self.form == "scale":
+            self.scale = nn.Parameter(torch.rand(self.outer, 1, *after) + 0.5)
+        if self.form == "bias":
+            self.bias = nn.Parameter(torch.randn(inner, *after))
         self.by = t.pick(["view", "unflatten", "reshape"])
 
     def move(self, x: Tensor) -> Tensor:
@@ -185,7 +187,7 @@ class Folded(Moving):
             y = y * y[(*[slice(None)] * d, slice(0, 1))].sigmoid()
         elif self.form == "bias":
             y = y + self.bias
-        else:
+        elif self.form == "scale":
             y = y * self.scale
         return y.flatten(d, d + 1)
 
@@ -198,7 +200,8 @@ class Masked(Moving):
         self.form = t.pick(["where", "masked_fill", "clamp", "relation", "constant", "masked"])
         after = (1,) * (len(shape) - 1 - self.dim)
         self.register_buffer("mask", torch.tensor([t.chance(0.5) for _ in range(self.width)]).view(-1, *after))
-        self.other = layer(shape, self.kind, self.width, self.width)
+        if self.form in ("where", "relation"):
+            self.other = layer(shape, self.kind, self.width, self.width)
 
     def move(self, x: Tensor) -> Tensor:
         if self.form == "where":
@@ -256,7 +259,8 @@ class Reduced(Moving):
     def setup(self, t: Choice, shape: Shape) -> None:
         self.form = t.pick(["rms", "layer", "softmax", "max", "norm", "cumsum", "sum", "logsumexp"])
         after = (1,) * (len(shape) - 1 - self.dim)
-        self.weight = nn.Parameter(torch.rand(self.width, *after) + 0.5)
+        if self.form not in ("max", "logsumexp", "sum"):
+            self.weight = nn.Parameter(torch.rand(self.width, *after) + 0.5)
 
     def move(self, x: Tensor) -> Tensor:
         d = self.dim

@@ -135,7 +135,10 @@ class Bilinear(nn.Module):
             self.last = nn.BatchNorm1d(4)
         else:
             self.last = nn.Linear(12, t.width())
-        self.weight, self.bias = nn.Parameter(torch.randn(4, 12)), nn.Parameter(torch.randn(12))
+        if self.form in ("addmm", "experts"):
+            self.weight = nn.Parameter(torch.randn(4, 12))
+        if self.form == "addmm":
+            self.bias = nn.Parameter(torch.randn(12))
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.one(x), self.two(x)
@@ -179,22 +182,24 @@ class Recurrent(nn.Module):
         return z
 
 
-@block(TOKENS, SIGNAL, weight=0.7)
 class Causal(nn.Module):
     """A causal convolution over time."""
 
+    kind = TOKENS
+
     def __init__(self, t: Choice, shape: Shape) -> None:
         super().__init__()
-        self.last = t.chance(0.5)
-        width = shape[1] if self.last else shape[-1]
-        self.swap = not self.last
-        t.need(self.swap or len(shape) == 3)
+        width = shape[-1] if self.kind == TOKENS else shape[1]
         self.conv = nn.Conv1d(width, width, 3, padding=2, groups=t.pick([1, width]))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x.transpose(1, 2) if self.swap else x
+        y = x.transpose(1, 2) if self.kind == TOKENS else x
         y = F.silu(self.conv(y)[..., : y.shape[-1]])
-        return y.transpose(1, 2) if self.swap else y
+        return y.transpose(1, 2) if self.kind == TOKENS else y
+
+
+for _kind in (TOKENS, SIGNAL):
+    block(_kind, weight=0.7)(type("Causal", (Causal,), {"kind": _kind}))
 
 
 @block(TOKENS)
@@ -205,10 +210,12 @@ class Tables(nn.Module):
         super().__init__()
         length, width = shape[1:]
         self.token = nn.Parameter(torch.randn(1, 1, width))
-        self.table = nn.Parameter(torch.randn(1, length + 1, width))
-        self.embed = nn.Embedding(length + 3, width)
-        self.register_buffer("places", torch.arange(length + 1))
         self.form = t.pick(["table", "embedding", "both"])
+        if self.form != "embedding":
+            self.table = nn.Parameter(torch.randn(1, length + 1, width))
+        if self.form != "table":
+            self.embed = nn.Embedding(length + 3, width)
+        self.register_buffer("places", torch.arange(length + 1))
         self.layer = nn.Linear(width, t.width())
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import tempfile
 import warnings
 from dataclasses import dataclass, field
@@ -72,9 +73,10 @@ def _check(case: Case, t: Choice, outcome: Outcome, onnx: bool) -> None:
     total = sum(parameter.elements for parameter in structure.counted)
     outcome.reach = sum(each.elements for each in structure.counted if each.name in touched) / max(total, 1)
     roles = sorted({group.role for group in structure.groups})
-    ratio = t.pick([0.3, 0.4, 0.5, 0.6, 0.8])
+    budget = t.pick(["ratio", "ratio", "ratio", "params", "macs"])
+    share = t.pick([0.3, 0.4, 0.5, 0.6, 0.8])
     options: dict[str, Any] = {
-        "ratio": ratio,
+        budget: share,
         "criterion": t.pick(["l1", "l2", "random"]),
         "scope": t.pick(["auto", "local", "global"]),
         "seed": t.randrange(100),
@@ -83,18 +85,18 @@ def _check(case: Case, t: Choice, outcome: Outcome, onnx: bool) -> None:
     }
     if roles and t.chance(0.2):
         options["units"] = [t.pick(roles)]
+    if t.chance(0.15):
+        options["round_to"] = t.pick([2, 3, 4])
+    if t.chance(0.15):
+        options["optimizer"] = _stepped(module, args)
+        before = copy.deepcopy(module)
     try:
         result = graphprune.prune(module, args, **options)
     except TargetError as error:
         outcome.status, outcome.reason = "target", str(error)
         sizes = [group.size for group in structure.groups if group.role in options.get("units", roles)]
-        if "no weight has an axis" in str(error):
-            _expect(outcome, not sizes, f"refused with {len(sizes)} groups")
-        else:
-            least = min(sizes, default=0)
-            _expect(outcome, "removes nothing" in str(error), f"another reason: {error}")
-            if options["scope"] != "global":
-                _expect(outcome, math.floor(ratio * least) < 1 or "units" in options, f"refused: {error}")
+        problem = _untrue(str(error), sizes, budget, share, options)
+        _expect(outcome, not problem, f"{problem}: {error}")
         return
     except VerificationError as error:
         outcome.status, outcome.reason = "refused", str(error)
@@ -119,8 +121,34 @@ def _check(case: Case, t: Choice, outcome: Outcome, onnx: bool) -> None:
         result.module.train(not module.training)
         result.module.train(module.training)
         _same(outcome, "there and back", result.module, result.model.module, args)
-    if onnx and not module.training:
+    if onnx and not module.training and next(module.parameters()).dtype == torch.float32:
         _check_onnx(result, args, outcome)
+
+
+def _untrue(message: str, sizes: list[int], budget: str, share: float, options: dict[str, Any]) -> str:
+    """What is wrong with the reason that nothing was pruned; empty if it is true."""
+    if "no weight has an axis" in message:
+        return f"there are {len(sizes)} groups" if sizes else ""
+    if "out of reach" in message:
+        found = re.search(r"out of reach: ([0-9.e+-]+)%", message)
+        return "" if found and float(found[1]) > 100 * share - 0.5 else "what is least is in reach"
+    if "removes nothing" not in message:
+        return "another reason"
+    few = math.floor(share * max(sizes, default=0)) < options.get("round_to", 1)
+    return "" if few or budget != "ratio" or options["scope"] == "global" else "there are groups that are large enough"
+
+
+def _stepped(module: nn.Module, args: tuple[Tensor, ...]) -> torch.optim.Optimizer:
+    """An optimizer with a state."""
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
+    outputs = pytree.tree_leaves(module(*args))
+    sum(y.float().nan_to_num().square().mean() for y in outputs).backward()
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            parameter.grad.nan_to_num_()
+    optimizer.step()
+    optimizer.zero_grad()
+    return optimizer
 
 
 def _expect(outcome: Outcome, holds: bool, problem: str) -> None:
@@ -148,6 +176,9 @@ def _check_result(case: Case, result: ModuleResult, options: dict[str, Any], out
     count = sum(parameter.numel() for parameter in result.module.parameters())
     _expect(outcome, count == result.params.after, f"{count} parameters, reported {result.params.after}")
     _expect(outcome, result.params.after < result.params.before, f"no fewer parameters than {result.params.before}")
+    for name, change in (("params", result.params), ("macs", result.macs)):
+        fits = change.after <= options.get(name, 1.0) * change.before + 1
+        _expect(outcome, fits, f"{change.after} of {change.before} {name} where {options.get(name)} was asked for")
     _expect(outcome, result.module.training == case.module.training, "another mode")
     if result.way == "module":
         _expect(outcome, type(result.module) is type(case.module), f"a {type(result.module).__name__}")
@@ -164,11 +195,18 @@ def _check_result(case: Case, result: ModuleResult, options: dict[str, Any], out
 
 
 def _check_training(result: ModuleResult, args: tuple[Tensor, ...], outcome: Outcome) -> None:
-    """One step: finite gradients, and weights that move."""
-    module = copy.deepcopy(result.module)
+    """One step: finite gradients, and weights that move; with the optimizer that was carried over, if there is one."""
+    module, optimizer = copy.deepcopy((result.module, result.optimizer))
     parameters = list(module.parameters())
     before = [parameter.detach().clone() for parameter in parameters]
-    optimizer = torch.optim.SGD(parameters, lr=0.01)
+    if optimizer is None:
+        optimizer = torch.optim.SGD(parameters, lr=0.01)
+    else:
+        held = {id(each) for group in optimizer.param_groups for each in group["params"]}
+        _expect(outcome, held == {id(each) for each in parameters}, "the optimizer holds other parameters")
+        for parameter, state in optimizer.state.items():
+            shapes = {each.shape for each in state.values() if each.dim()}
+            _expect(outcome, shapes <= {parameter.shape}, f"a state of shapes {shapes} for {tuple(parameter.shape)}")
     outputs = pytree.tree_leaves(module(*args))
     sum((y.float() * torch.linspace(0.5, 1, y.numel()).view(y.shape)).sum() for y in outputs).backward()
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

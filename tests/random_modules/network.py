@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from random_modules import blocks_attention, blocks_conv, blocks_movement, blocks_tokens  # noqa: F401
+from random_modules import (  # noqa: F401
+    blocks_attention,
+    blocks_conv,
+    blocks_movement,
+    blocks_sequence,
+    blocks_tokens,
+    blocks_weights,
+)
 from random_modules.blocks_movement import channel, layer
 from random_modules.choice import BLOCKS, MAP, SIGNAL, TOKENS, VECTOR, VOLUME, Choice, Shape, Unfit
 
