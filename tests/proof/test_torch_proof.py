@@ -152,6 +152,7 @@ BODIES = {
     "running sum": lambda x: x.cumsum(1),
     "running sum in place": lambda x: x.mul(2).cumsum_(1).relu_(),
     "softmax": lambda x: x.softmax(1),
+    "similarity": lambda x: x * F.cosine_similarity(x, x.flip(2), dim=-3).unsqueeze(1),
 }
 
 
