@@ -12,6 +12,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import fx, nn
 
 from graphprune.frontends.torch_attention import adapt_attention
@@ -23,6 +24,7 @@ from graphprune.frontends.torch_patching import Patching
 from graphprune.frontends.torch_program import TorchProgram
 from graphprune.frontends.torch_pruned import PrunedModule
 from graphprune.frontends.torch_scale import DEFAULT_SCALE, move_scales
+from graphprune.frontends.torch_state import forget, held_by, preserved
 from graphprune.frontends.torch_tensors import refresh, resolve
 from graphprune.selection import Selection
 from graphprune.structure import Structure
@@ -62,7 +64,7 @@ def returned(
     """The slim program as a module that trains; neither program nor the user's module is changed.
 
     ``structure`` is that of ``original``, and ``selection`` what ``slim`` keeps of it: None where more was changed than
-    a selection can say, which only the graph can express.
+    a selection can say, which only the graph can express. What comes back is in the mode of ``slim``.
     """
     own = slim.detached()  # comparing writes to running statistics, and what comes back is trained
     reason = "the graph was asked for"
@@ -73,9 +75,8 @@ def returned(
             reason = str(refused)
     source = original.source
     saved = (original.module if source is None else source).state_dict()
-    training = None if source is None else source.training
     names = {*saved, *(name for name, _ in slim.module.named_parameters(remove_duplicate=False))}
-    return Back(PrunedModule.of(own.module, names, training), "graph", reason)
+    return Back(PrunedModule.of(own.module, names, slim.training), "graph", reason)
 
 
 def _class(
@@ -85,7 +86,10 @@ def _class(
     if source is None:
         raise _Refused("an exported program has no class to go back to")
     if selection is None:
-        raise _Refused("more was changed than the removal of positions")
+        left = dict(slim.module.named_parameters(remove_duplicate=False))
+        names = (name for name, _ in original.module.named_parameters(remove_duplicate=False))
+        gone = any(name not in left for name in names)
+        raise _Refused("residual blocks were left out" if gone else "more was changed than the removal of positions")
     if isinstance(source, fx.GraphModule):
         raise _Refused("the module is a graph itself")
     if any(parameter.is_meta for parameter in source.parameters()):
@@ -95,11 +99,9 @@ def _class(
         wanted = _rescaled(source, original, slim, spelled=spelled)
         if spelled and wanted is slim:
             break
-        try:
-            module = copy.deepcopy(source, _slim_tensors(source, wanted.module, structure))
-        except Exception as error:  # copying runs whatever the user's objects define
-            raise _Refused(f"{type(source).__name__} cannot be copied ({first_line(error)})") from error
-        refresh(module)
+        module = _slim_copy(source, _slim_tensors(source, wanted.module, structure))
+        if slim.training != source.training:
+            module.train(slim.training)
         adapt_attention(module)
         patching = Patching(module, original, wanted, structure, selection, seed)
         found = patching.settle()
@@ -107,6 +109,21 @@ def _class(
             return Back(module, "module", "", patching.patches(source), None if wanted is slim else wanted)
         problem = problem or found
     raise _Refused(problem)
+
+
+def _slim_copy(source: nn.Module, tensors: dict[int, Any]) -> nn.Module:
+    """A copy of the user's module with these tensors, without what it keeps of its own."""
+    with preserved(source):
+        forget(source)
+        for value in held_by(source):  # results that a module keeps, which Python cannot copy
+            if isinstance(value, torch.Tensor) and value.grad_fn is not None:
+                tensors.setdefault(id(value), value.detach().clone())
+        try:
+            module = copy.deepcopy(source, tensors)
+        except Exception as error:  # copying runs whatever the user's objects define
+            raise _Refused(f"{type(source).__name__} cannot be copied ({first_line(error)})") from error
+    refresh(module)
+    return module
 
 
 def _rescaled(source: nn.Module, original: TorchProgram, slim: TorchProgram, *, spelled: bool) -> TorchProgram:

@@ -61,12 +61,14 @@ class Patching:
         self.module, self.slim, self.seed = module, slim, seed
         self.tries = 0
         self._undo: list[tuple[_Meaning, int]] = []
+        self._layers: set[tuple[str, str | int]] = set()
         spelled = _spelled(slim.module)
         held: list[Number] = []
         shared: dict[int, list[Number]] = defaultdict(list)
         for path, child in module.named_modules():
             sizes = sizes_of_layer(child, spelled.get(path, {}))
             child.__dict__.update(sizes)
+            self._layers.update((path, name) for name in sizes)
             for number in numbers(path, child):
                 if number.attribute[0] in sizes:
                     continue
@@ -160,17 +162,21 @@ class Patching:
                 set_number(self.module, number.module, number.attribute, value)
 
     def patches(self, source: nn.Module) -> tuple[Patch, ...]:
-        """What was changed against the user's module."""
+        """What was changed against the user's module: numbers that were set here, and no others."""
+        chosen = {(n.module, n.attribute) for meaning in self.meanings for n in meaning.numbers}
         found: list[Patch] = []
         seen: set[tuple[int, Any]] = set()
         for path, child in source.named_modules():
             after = {number.attribute: number.value for number in numbers(path, self.module.get_submodule(path))}
             for number in numbers(path, child):
+                if (path, number.attribute) not in chosen and (path, number.attribute[0]) not in self._layers:
+                    continue
                 key = (id(number.holder), number.attribute[-1])
                 new = after.get(number.attribute, number.value)
                 if new != number.value and key not in seen:
                     found.append(Patch(path, number.attribute, number.value, new))
-                seen.add(key)
+                if not isinstance(number.holder, tuple):  # modules share tuples until one of them is set
+                    seen.add(key)
         return tuple(found)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from graphprune.frontends.torch_likeness import forget
+from graphprune.frontends.torch_state import forget, tensors_of
 
 __all__ = ["places_of", "refresh", "replace_tensors", "resolve"]
 
@@ -17,11 +17,8 @@ __all__ = ["places_of", "refresh", "replace_tensors", "resolve"]
 def places_of(module: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
     """Where each tensor of a module is held, by its id: parameters, buffers, plain attributes; tied ones together."""
     found: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
-    for child in module.modules():
-        for held in (child._parameters, child._buffers, child.__dict__):
-            for name, value in held.items():
-                if isinstance(value, torch.Tensor):
-                    found[id(value)].append((child, name))
+    for child, name, tensor in tensors_of(module):
+        found[id(tensor)].append((child, name))
     return found
 
 
