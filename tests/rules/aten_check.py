@@ -53,10 +53,12 @@ def zeroed(
                 name, axes = _operand(reading, number)
                 tensor = tensors[name]
                 mask = torch.from_numpy(only.mask(axes[dim]).copy())
-                mask = mask.reshape([-1] + [1] * (tensor.dim() - 1 - dim % tensor.dim()))
+                assert dim >= 0, "dimensions of mixes are counted from the front"
+                mask = mask.reshape([-1] + [1] * (tensor.dim() - 1 - dim))
                 tensors[name] = torch.where(mask, tensor, torch.zeros_like(tensor))
     for number, dim in {place for mix in gathered for place in mix.operands}:
         name, axes = _operand(reading, number)
+        assert dim >= 0, "dimensions of mixes are counted from the front"
         mask = torch.from_numpy(statistics.mask(axes[dim]).copy())
         tensors[name] = tensors[name].index_select(dim, mask.nonzero().flatten())
     module = sample.copy() if statistics.keep else sample.module
@@ -71,7 +73,7 @@ def zeroed(
         mask = torch.from_numpy(statistics.mask(own[dim]).copy())
         shape = list(value.shape)
         shape[dim] = len(mask)
-        results[number] = value.new_zeros(shape).index_copy(dim % value.dim(), mask.nonzero().flatten(), value)
+        results[number] = value.new_zeros(shape).index_copy(dim, mask.nonzero().flatten(), value)
     return sliced(results, reading.results, selection)
 
 
