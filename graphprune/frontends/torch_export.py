@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from graphprune.errors import ModelError
 from graphprune.frontends.torch_state import forget, preserved, quiet, tensors_of
 
-__all__ = ["distinct", "export", "merged_inputs", "on_meta"]
+__all__ = ["distinct", "export", "merged_inputs"]
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -75,7 +75,7 @@ def merged_inputs(program: torch.export.ExportedProgram) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def on_meta(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
+def _on_meta(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
     """The inputs without values where the module's parameters have none either."""
     parameters = list(module.parameters())
     if not parameters or not all(parameter.is_meta for parameter in parameters):
@@ -86,8 +86,8 @@ def on_meta(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 def export(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
-) -> torch.export.ExportedProgram:
-    """What ``torch.export`` makes of a module, which is not changed.
+) -> tuple[torch.export.ExportedProgram, tuple[Any, ...], dict[str, Any]]:
+    """What ``torch.export`` makes of a module, which is not changed, and the inputs that it was exported on.
 
     What modules keep of their weights for evaluation would be taken for constants, and is forgotten before.
 
@@ -95,18 +95,25 @@ def export(
         ModelError: says in one line what cannot be exported, and what to do.
     """
     _check(module, args, kwargs)
+    args, kwargs = _on_meta(module, args, kwargs)
+    args, kwargs = distinct(args, kwargs, module)
     with preserved(module):
         forget(module)
         try:
             with quiet():
-                return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+                program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
         except Exception as error:  # torch.export raises whatever the module or one of its own stages raises
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            reason = lines[0] if lines else type(error).__name__
             raise ModelError(
                 f"torch.export cannot export {type(module).__name__} on these inputs "
-                f"({type(error).__name__}: {reason.rstrip('.')}); {_remedy(str(error), args)}"
+                f"({type(error).__name__}: {_reason(error)}); {_remedy(str(error), args)}"
             ) from error
+    return program, args, kwargs
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of an error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].partition(". ")[0].rstrip(".") if lines else "no reason given"
 
 
 def _remedy(text: str, args: tuple[Any, ...]) -> str:

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from graphprune.errors import ModelError
 from graphprune.frontends.torch_calls import walk
 from graphprune.frontends.torch_canonical import canonicalize
-from graphprune.frontends.torch_export import distinct, export, merged_inputs, on_meta
+from graphprune.frontends.torch_export import distinct, export, merged_inputs
 from graphprune.frontends.torch_reader import read
 from graphprune.frontends.torch_slice import slice_module
 from graphprune.frontends.torch_state import tensors_of
@@ -169,9 +169,7 @@ def capture(
         args, kwargs = distinct(tuple(args or ()), dict(kwargs or {}))
     else:
         source, notes = unwrapped(model)
-        args, kwargs = on_meta(source, tuple(args or ()), dict(kwargs or {}))
-        args, kwargs = distinct(args, kwargs, source)
-        exported = export(source, args, kwargs, dynamic_shapes)
+        exported, args, kwargs = export(source, tuple(args or ()), dict(kwargs or {}), dynamic_shapes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = exported.module()

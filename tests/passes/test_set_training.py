@@ -9,9 +9,11 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
-from torch_models import program  # noqa: E402
+from torch_models import program, random_selection  # noqa: E402
 
+import graphprune  # noqa: E402
 from graphprune.errors import UsageError  # noqa: E402
+from graphprune.frontends.torch_back import returned  # noqa: E402
 from graphprune.frontends.torch_training import ROWS, is_training  # noqa: E402
 from graphprune.passes import Context, SetTraining, parse_pipeline  # noqa: E402
 from graphprune.passes.set_training import set_training  # noqa: E402
@@ -100,6 +102,58 @@ def test_nested_graphs_are_switched() -> None:
     assert (step.module(torch.ones(100)) == 0).any()
     assert set_training(step.module, False)
     assert torch.equal(step.module(torch.ones(100)), torch.full((100,), 2.0))
+
+
+class AlwaysDrops(nn.Module):
+    """One dropout that is always on, and one that knows its mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer, self.drop = nn.Linear(8, 16), nn.Linear(16, 64), nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.drop(self.outer(self.inner(x))), functional.dropout(x + 1, 0.5)
+
+
+def test_what_is_always_on_is_no_matter_of_modes() -> None:
+    step = program(AlwaysDrops().eval(), torch.ones(4, 8))
+    assert not step.training
+    for mode in (True, False):
+        SetTraining(mode)(step)
+        assert step.training is mode
+        knows, always = step.module(torch.ones(4, 8))
+        assert bool((knows == 0).any()) is mode
+        assert bool((always == 0).any())
+
+
+@pytest.mark.parametrize("way", ["auto", "graph"])
+@pytest.mark.parametrize("mode", [True, False])
+def test_what_comes_back_is_in_the_mode_that_was_set(mode: bool, way: str) -> None:
+    torch.manual_seed(0)
+    source, x = AlwaysDrops().train(not mode), torch.ones(4, 8)
+    before = program(source, x)
+    structure = before.read()
+    slim = before.clone()
+    slim.write(structure, selection := random_selection(structure))
+    SetTraining(mode)(slim)
+    back = returned(before, slim, structure, selection, way=way)  # type: ignore[arg-type]
+    assert back.way == ("module" if way == "auto" else "graph")
+    for switched in (mode, not mode, mode):
+        assert back.module.training is switched
+        assert bool((back.module(x)[0] == 0).any()) is switched
+        if source.training is False:
+            assert bool((back.module(x)[1] == 0).any())
+        back.module.train(not switched)
+    assert source.training is not mode
+
+
+@pytest.mark.parametrize("pipeline", ["set-training, prune{ratio=0.5}", "prune{ratio=0.5}, set-training"])
+def test_a_result_is_in_the_mode_that_a_pipeline_set(pipeline: str) -> None:
+    x = torch.ones(4, 8)
+    module = graphprune.prune(AlwaysDrops().eval(), (x,), pipeline=pipeline).module
+    assert module.training
+    assert not torch.equal(module(x)[0], module(x)[0])
+    assert torch.equal(module.eval()(x)[0], module(x)[0])
 
 
 def test_it_has_a_name_in_pipelines() -> None:
