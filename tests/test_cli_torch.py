@@ -101,7 +101,9 @@ class Harmful:
 
 def test_pt2_with_a_pickle_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with zipfile.ZipFile(folder / "bad.pt2", "w") as archive:
-        archive.writestr("bad/archive_format", "pt2")
+        for name, text in {"archive_format": "pt2", "archive_version": "0", ".data/version": "6\n"}.items():
+            archive.writestr(f"bad/{name}", text)
+        archive.writestr("bad/models/model.json", "{}")
         archive.writestr("bad/data/sample_inputs/model.pt", pickle.dumps(Harmful()))
     code, answer, error = run(capsys, "prune", "bad.pt2", "--ratio", "0.5", "-o", "slim")
     assert code == 3

@@ -1,7 +1,7 @@
 """The operators that a stored graph may call: an allow-list, since the graph may come from anyone.
 
 Operators of PyTorch, of torchvision and those that the rule table knows by name compute with tensors; others touch
-files, load libraries or call back into Python. Those of a package of one's own are allowed once a rule is bound to them.
+files, load libraries or call back into Python. Those of a package of one's own are allowed once a rule is bound to one.
 """
 
 from __future__ import annotations

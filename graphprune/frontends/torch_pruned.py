@@ -31,8 +31,8 @@ CONSTANTS = (bool, int, float, str, type(None))
 class PrunedModule(fx.GraphModule):  # type: ignore[misc]
     """A graph of ATen calls with parameters, in one of two modes.
 
-    Inputs must have the shapes of the example inputs, except for dimensions that were exported as dynamic; those that are
-    no tensors must have the values.
+    Inputs must have the shapes of the example inputs, except for dimensions that were exported as dynamic, and those
+    that are no tensors must have their values.
     """
 
     @classmethod

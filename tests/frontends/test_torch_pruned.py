@@ -116,7 +116,7 @@ def test_what_exporting_fixed_is_checked(made: str) -> None:
         (
             [xs, False, None],
             {"scale": 3.0},
-            "'flag' was fixed at True when the graph was exported, and False was given",
+            "'flag' was fixed at True when the graph was exported, and False",
         ),
         ([xs, 1, None], {"scale": 3.0}, "'flag' was fixed at True"),
         ([xs, True, x], {"scale": 3.0}, "'mask' was fixed at None when the graph was exported, and a Tensor was given"),
