@@ -32,116 +32,30 @@ _PATHS = frozenset({"fqn", "parameter_name", "buffer_name", "tensor_constant_nam
 _FREE = frozenset({"as_string", "as_strings"})
 """Arguments of calls, which are written as literals."""
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _PYTHON = {
-    "_operator": frozenset(
-        [
-            "add",
-            "and_",
-            "eq",
-            "floordiv",
-            "ge",
-            "getitem",
-            "gt",
-            "le",
-            "lt",
-            "mod",
-            "mul",
-            "ne",
-            "neg",
-            "not_",
-            "or_",
-            "pos",
-            "pow",
-            "rshift",
-            "lshift",
-            "sub",
-            "truediv",
-        ]
+    "_operator": _words(
+        "add and_ eq floordiv ge getitem gt le lt mod mul ne neg not_ or_ pos pow rshift lshift sub truediv"
     ),
-    "math": frozenset(
-        ["acos", "asin", "atan", "ceil", "cos", "cosh", "floor", "log2", "sin", "sinh", "sqrt", "tan", "tanh", "trunc"]
-    ),
-    "torch": frozenset(
-        [
-            "sym_float",
-            "sym_int",
-            "sym_ite",
-            "sym_max",
-            "sym_min",
-            "sym_not",
-            "sym_sum",
-            "_sym_sqrt",
-            "_sym_cos",
-            "_sym_sin",
-            "_sym_log2",
-        ]
-    ),
-    "torch._functorch.predispatch": frozenset(
-        [
-            "_add_batch_dim",
-            "_remove_batch_dim",
-            "_vmap_increment_nesting",
-            "_vmap_decrement_nesting",
-            "lazy_load_decompositions",
-        ]
+    "math": _words("acos asin atan ceil cos cosh floor log2 sin sinh sqrt tan tanh trunc"),
+    "torch": _words("sym_float sym_int sym_ite sym_max sym_min sym_not sym_sum _sym_sqrt _sym_cos _sym_sin _sym_log2"),
+    "torch._functorch.predispatch": _words(
+        "_add_batch_dim _remove_batch_dim _vmap_increment_nesting _vmap_decrement_nesting lazy_load_decompositions"
     ),
 }
 """The functions that are no operators of ATen, by their modules."""
 
-_FUNCTIONS = frozenset(
-    [
-        "Abs",
-        "Add",
-        "And",
-        "CeilDiv",
-        "CeilToInt",
-        "CleanDiv",
-        "Eq",
-        "Equality",
-        "Float",
-        "FloatPow",
-        "FloatTrueDiv",
-        "FloorDiv",
-        "FloorToInt",
-        "Ge",
-        "GreaterThan",
-        "Gt",
-        "Identity",
-        "IntTrueDiv",
-        "Integer",
-        "IsNonOverlappingAndDenseIndicator",
-        "LShift",
-        "Le",
-        "LessThan",
-        "Lt",
-        "Max",
-        "Min",
-        "Mod",
-        "ModularIndexing",
-        "Mul",
-        "Ne",
-        "Not",
-        "Or",
-        "Piecewise",
-        "ExprCondPair",
-        "Pow",
-        "PowByNatural",
-        "PythonMod",
-        "RShift",
-        "Rational",
-        "RoundDecimal",
-        "RoundToInt",
-        "StrictGreaterThan",
-        "StrictLessThan",
-        "Symbol",
-        "ToFloat",
-        "TruncToFloat",
-        "TruncToInt",
-        "Unequality",
-        "Where",
-        "ceiling",
-        "floor",
-    ]
+_FUNCTIONS = _words(
+    """
+    Abs Add And CeilDiv CeilToInt CleanDiv Eq Equality ExprCondPair Float FloatPow FloatTrueDiv FloorDiv FloorToInt Ge
+    GreaterThan Gt Identity IntTrueDiv Integer IsNonOverlappingAndDenseIndicator LShift Le LessThan Lt Max Min Mod
+    ModularIndexing Mul Ne Not Or Piecewise Pow PowByNatural PythonMod RShift Rational RoundDecimal RoundToInt
+    StrictGreaterThan StrictLessThan Symbol ToFloat TruncToFloat TruncToInt Unequality Where ceiling floor
+    """
 )
 """The functions that expressions of sizes are made of."""
 
