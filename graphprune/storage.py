@@ -26,6 +26,7 @@ from torch import nn
 
 from graphprune.errors import GraphpruneError, ModelError, UsageError
 from graphprune.frontends.torch_attention import adapt_attention
+from graphprune.frontends.torch_likeness import first_line
 from graphprune.frontends.torch_onnx import to_onnx
 from graphprune.frontends.torch_patch import Patch, apply_patches
 from graphprune.frontends.torch_program import TorchProgram
@@ -46,6 +47,7 @@ MANIFEST, WEIGHTS, GRAPH, CONSTANTS, PLAN = (
     "constants.safetensors",
     "plan.json",
 )
+FILES = (MANIFEST, WEIGHTS, GRAPH, CONSTANTS, PLAN)
 
 
 class Storable(Protocol):
@@ -74,44 +76,59 @@ def save(result: Storable, folder: str | os.PathLike[str]) -> Path:
 
     The weights are those that ``result.module`` has now, so it may have been trained since.
 
+    A folder that holds an older module gets the new one; nothing else is ever removed.
+
     Raises:
         ModelError: it cannot be written, or holds something that cannot be stored.
         UsageError: ``folder`` exists and holds something else.
     """
-    target = Path(folder)
-    if target.exists() and not _is_ours(target):
-        raise UsageError(f"{target}: exists and is not a folder of graphprune; choose another name, or remove it")
-    draft = target.with_name(f".{target.name}-{secrets.token_hex(6)}")
+    target = Path(folder).absolute()
+    there = target.exists()
+    if there and (foreign := _foreign(target)):
+        raise UsageError(f"{folder}: {foreign}; choose another name, or a folder of its own")
+    name = f".{target.name}-{secrets.token_hex(6)}"
+    draft = target / name if there else target.with_name(name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft.mkdir()
         _write(result, draft)
-        _rename(draft, target)
+        if there:
+            _replace(draft, target)
+        else:
+            os.replace(draft, target)
     except OSError as error:
-        raise ModelError(f"{target}: cannot be written ({error.strerror or error})") from error
+        raise ModelError(f"{folder}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return target
+    return Path(folder)
 
 
-def _is_ours(folder: Path) -> bool:
+def _foreign(folder: Path) -> str:
+    """What in the way of a module is not ours to remove; nothing where a folder is empty, or holds an older module."""
     if not folder.is_dir():
-        return False
-    return (folder / MANIFEST).is_file() or not any(folder.iterdir())
-
-
-def _rename(draft: Path, target: Path) -> None:
-    """Let a finished folder take the place of an older one, if there is one."""
-    aside = target.with_name(f".{target.name}-{secrets.token_hex(6)}")
-    if target.exists():
-        os.replace(target, aside)
+        return "exists and is not a folder of graphprune"
+    entries = sorted(folder.iterdir())
+    if not entries:
+        return ""
     try:
-        os.replace(draft, target)
-    except OSError:
-        if aside.exists():
-            os.replace(aside, target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+        document = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or document.get("kind") != KIND:
+        return "exists and is not a folder of graphprune"
+    other = next((each.name for each in entries if each.name not in FILES or not each.is_file()), None)
+    return "" if other is None else f"holds '{other}' besides the module that would be replaced"
+
+
+def _replace(draft: Path, target: Path) -> None:
+    """Let what was written take the place of an older module; the folder itself stays, which may be a link or a mount.
+
+    The manifest goes first and comes last: without one, a folder is not taken for a module.
+    """
+    for name in FILES:
+        (target / name).unlink(missing_ok=True)
+    for each in sorted(draft.iterdir(), key=lambda each: each.name == MANIFEST):
+        os.replace(each, target / each.name)
 
 
 def _write(result: Storable, folder: Path) -> None:
@@ -119,7 +136,7 @@ def _write(result: Storable, folder: Path) -> None:
 
     module, program = result.module, result.model
     graph = module if isinstance(module, PrunedModule) else program.module
-    training = module.training if graph is module else _exported_training(program)
+    training = module.training if graph is module else program.training
     document = to_document(graph, training=training)
     state = module.state_dict()
     constants = {name: value for name, value in tensors_of(graph).items() if name not in state}
@@ -154,12 +171,6 @@ def _write(result: Storable, folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
-def _exported_training(program: TorchProgram) -> bool:
-    from graphprune.frontends.torch_training import is_training
-
-    return is_training(program.module) if program.source is None else program.source.training
-
-
 def _output_names(document: Mapping[str, Any]) -> list[str]:
     """Names of the results by their places in what a call returns: ``logits``, ``0``, ``1.hidden``."""
     spec = (document.get("signature") or {}).get("outputs")
@@ -179,8 +190,7 @@ def _output_names(document: Mapping[str, Any]) -> list[str]:
 
 def _write_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, str]:
     """Write tensors, each memory once; returns which names stand for which others."""
-    from safetensors.torch import save_file
-
+    save_file = _safetensors().save_file
     ties: dict[str, str] = {}
     first: dict[tuple[Any, ...], str] = {}
     memories: set[int] = set()
@@ -226,8 +236,9 @@ def load(
     that makes it: a copy of it is cut as the plan says and gets the stored weights, so that its own class comes back.
 
     Raises:
-        ModelError: no such folder, a damaged one, or one that was stored from another model.
-        UsageError: the stored module did not keep its class, so that no ``model`` can take the weights.
+        ModelError: no such folder, a damaged one, one that was stored from another model, or ``model`` fails.
+        UsageError: the stored module did not keep its class, so that no ``model`` can take the weights; ``model`` is
+            none; there is no such device.
     """
     source = Path(folder)
     manifest = _json(source / MANIFEST)
@@ -235,18 +246,54 @@ def load(
         raise ModelError(f"{source}: not a folder that graphprune stored a module in")
     if manifest.get("format") != FORMAT:
         raise ModelError(f"{source}: format {manifest.get('format')} is not known to this version of graphprune")
-    device = torch.device(map_location)
+    device = _device(map_location)
+    unpruned = None if model is None else _unpruned(source, manifest, model)
     try:
         state = _read_tensors(source / WEIGHTS, device)
         for name, other in dict(manifest["ties"]).items():
             state[str(name)] = state[str(other)]
-        if model is not None:
-            return _into(source, manifest, model, state, device)
+        if unpruned is not None:
+            return _into(source, manifest, unpruned, state, device)
         return _graph(source, state, device).train(bool(manifest["training"]))
     except GraphpruneError as error:
         raise type(error)(f"{source}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{source}: damaged ({type(error).__name__}: {error})") from None
+
+
+def _device(given: str | torch.device) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        device = torch.device(given)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise UsageError(f"map_location={given!r} cannot be used ({first_line(error)})") from None
+    return device
+
+
+def _unpruned(source: Path, manifest: Mapping[str, Any], model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+    """A copy of the unpruned module, or a new one."""
+    if manifest.get("way") != "module":
+        raise UsageError(f"{source}: the pruned module did not keep its class: load it without a model")
+    if isinstance(model, nn.Module):
+        module = copy.deepcopy(model)
+    elif callable(model):
+        try:
+            module = model()
+        except Exception as error:  # whatever the user's code raises
+            raise ModelError(f"{source}: the factory failed ({type(error).__name__}: {first_line(error)})") from error
+    else:
+        raise UsageError(f"{source}: a model is a module or a function that makes one, not a {type(model).__name__}")
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"{source}: the factory makes a {type(module).__name__}, which is no module")
+    kind = f"{type(module).__module__}:{type(module).__qualname__}"
+    if kind.rpartition(":")[2] != str(manifest.get("class")).rpartition(":")[2]:
+        raise ModelError(f"{source}: it was stored from a {manifest.get('class')}, and the model is a {kind}")
+    return module
 
 
 def _graph(source: Path, state: Mapping[str, torch.Tensor], device: torch.device) -> nn.Module:
@@ -265,26 +312,40 @@ def _graph(source: Path, state: Mapping[str, torch.Tensor], device: torch.device
 def _into(
     source: Path,
     manifest: Mapping[str, Any],
-    model: nn.Module | Callable[[], nn.Module],
+    module: nn.Module,
     state: Mapping[str, torch.Tensor],
     device: torch.device,
 ) -> nn.Module:
-    if manifest["way"] != "module":
-        raise UsageError("the pruned module did not keep its class: load it without a model")
-    module = copy.deepcopy(model) if isinstance(model, nn.Module) else model()
-    kind = f"{type(module).__module__}:{type(module).__qualname__}"
-    if kind.rpartition(":")[2] != str(manifest["class"]).rpartition(":")[2]:
-        raise ModelError(f"it was stored from a {manifest['class']}, and the model is a {kind}")
+    if not (source / PLAN).is_file():
+        raise ModelError(f"{PLAN} is missing, which says how the model was cut")
+    trained = dict(_json(source / GRAPH)["parameters"])
     cut(module, Plan.load(source / PLAN))
     adapt_attention(module)
     apply_patches(module, [_patch(entry) for entry in manifest["patches"]])
     module = module.to(device)
+    _convert(module, state, trained)
     try:
         module.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
         raise ModelError(f"the stored weights do not fit the model: {lines[0]}") from None
     return module.train(bool(manifest["training"]))
+
+
+def _convert(module: nn.Module, state: Mapping[str, torch.Tensor], trained: Mapping[str, bool]) -> None:
+    """Give tensors the types that they are stored in, and parameters their ``requires_grad``."""
+    found: dict[str, torch.Tensor] = {}
+    done: dict[int, torch.Tensor] = {}
+    for name, value in state.items():
+        tensor = resolve(module, name)
+        if tensor is None:
+            continue
+        if id(tensor) not in done:
+            other = tensor.detach().to(value.dtype)
+            trains = trained.get(name, tensor.requires_grad) and other.is_floating_point() | other.is_complex()
+            done[id(tensor)] = nn.Parameter(other, trains) if isinstance(tensor, nn.Parameter) else other
+        found[name] = done[id(tensor)]
+    replace_tensors(module, found)
 
 
 def cut(module: nn.Module, plan: Plan) -> None:
@@ -333,12 +394,21 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _read_tensors(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError:
-        raise ModelError("reading stored modules needs safetensors: pip install 'graphprune[torch]'") from None
+    load_file, error_of = _safetensors().load_file, _safetensors().SafetensorError
     try:
         return dict(load_file(path, device=str(device)))
-    except (OSError, SafetensorError) as error:
+    except (OSError, error_of) as error:
         raise ModelError(f"{path.name} cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def _safetensors() -> Any:
+    """The library of weights.
+
+    Raises:
+        ModelError: it is not installed.
+    """
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise ModelError("stored modules need safetensors: pip install 'graphprune[torch]'") from None
+    return safetensors.torch

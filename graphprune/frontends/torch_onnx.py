@@ -74,9 +74,8 @@ def _module(given: Any, args: Any, kwargs: dict[str, Any]) -> tuple[nn.Module, t
 
     if isinstance(given, TorchProgram):
         copied = given.clone()
-        training = None if given.source is None else given.source.training
         args, kwargs = (given.args, dict(given.kwargs)) if args is None else (args, kwargs)
-        return PrunedModule.of(copied.module, None, training), tuple(args), kwargs
+        return PrunedModule.of(copied.module, None, given.training), tuple(args), kwargs
     return given, tuple(args or ()), kwargs
 
 

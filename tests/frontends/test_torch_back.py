@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree  # noqa: E402
 from torch_models import program, random_selection  # noqa: E402
 from torch_returned import NETWORKS, Language, Residual, Returned, give_back  # noqa: E402
 
+import graphprune  # noqa: E402
 from graphprune.frontends.torch_attention import PrunedMultiheadAttention  # noqa: E402
 from graphprune.frontends.torch_back import returned  # noqa: E402
 from graphprune.frontends.torch_pruned import PrunedModule  # noqa: E402
@@ -130,6 +131,22 @@ def test_without_a_plain_cut_it_is_a_graph() -> None:
     before = program(case.source, case.inputs)
     back = returned(before, case.slim, case.structure, None)
     assert (back.way, back.reason) == ("graph", "more was changed than the removal of positions")
+
+
+def test_without_some_of_its_blocks_it_is_a_graph() -> None:
+    torch.manual_seed(0)
+    source, inputs = Residual().eval(), torch.randn(4, 3, 6, 6)
+    result = graphprune.prune(source, (inputs,), pipeline="depth{blocks=1}, prune{ratio=0.3}")
+    assert (result.way, result.way_reason) == ("graph", "residual blocks were left out")
+    assert result.verified
+
+
+def test_modules_that_share_a_tuple_have_patches_of_their_own() -> None:
+    patches = [
+        (each.module, each.after) for each in give_back("encoder").patches if "normalized_shape" in each.attribute
+    ]
+    assert len({after for _, after in patches}) == 1
+    assert [name.rpartition(".")[2] for name, _ in patches] == ["norm1", "norm2", "norm1", "norm2"]
 
 
 def test_an_exported_program_comes_back_as_a_graph() -> None:
