@@ -86,6 +86,7 @@ class _Roles:
         self._note_attentions()
         self._note_streams()
         self._note_declared()
+        self._note_experts()
         self.roles = {leaf: role for leaf, role in self.roles.items() if leaf in self.held}
 
     # -- axes -----------------------------------------------------------------------------------------------------
@@ -163,6 +164,16 @@ class _Roles:
             for axis, role in call.roles:
                 if role in ("expert", "hidden unit") or role not in ROLES:
                     self._note(self.structure.leaves(axis), role)
+
+    def _note_experts(self) -> None:
+        """Axes of stacks of matrices whose best positions are chosen for each token."""
+        stacks = self._under(
+            axes[0]
+            for name in self.structure.parameters
+            if len(axes := self.structure.tensors.get(name) or ()) >= STACKED
+        )
+        chosen = [mix.axis for call in self.structure.calls for mix in call.mixes if mix.positions]
+        self._note(sorted(self._under(chosen) & stacks, key=lambda leaf: leaf.number), "expert")
 
     def _note(self, leaves: Iterable[Leaf], role: str) -> None:
         self.roles.update(dict.fromkeys(leaves, role))

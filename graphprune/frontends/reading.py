@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphprune.axes import Axis, AxisSpace
+from graphprune.axes import Axis, AxisSpace, Pin
 from graphprune.elements import Element
-from graphprune.rules.call import Axes, Call, Declined
+from graphprune.rules.call import Axes, Call, Declined, Meaning
+from graphprune.rules.positions import follow
 from graphprune.rules.table import Binding
 from graphprune.sizes import Size, Symbolic, is_fresh
 from graphprune.structure import Structure
@@ -27,6 +28,7 @@ class Reading:
         self.space = AxisSpace()
         self.structure = Structure(self.space)
         self.elements: dict[str, tuple[Element, ...]] = {}
+        self.meanings: dict[str, Meaning] = {}
 
     def relate(
         self,
@@ -54,8 +56,16 @@ class Reading:
             reason = str(error) if isinstance(error, Declined) else "its operands do not fit its rule"
             give_up()
             results = self._pin_all(call, reason)
+        follow(call, binding.operator if binding is not None else "")
+        for index, meaning in call.meanings.items():
+            self.meanings[call.results[index]] = meaning
         self.structure.calls.append(call)
         return results
+
+    def pin_meaning(self, name: str, pin: Pin) -> None:
+        """Keep all positions of the axis that the numbers in a tensor count, if they count one."""
+        if (meaning := self.meanings.get(name)) is not None:
+            self.space.pin(meaning.axis, pin)
 
     def _pin_unrelated(self, call: Call) -> None:
         if len(call.related) == len(call.operands):
@@ -77,6 +87,8 @@ class Reading:
         call.sites.clear()
         call.mixes.clear()
         call.contractions.clear()
+        call.meanings.clear()
+        call.followed.clear()
         for operand in call.operands:
             if operand is not None:
                 call.pin(operand.axes or (), reason)
