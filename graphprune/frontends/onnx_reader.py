@@ -168,7 +168,6 @@ class Reader(Reading):
         """A node as a rule sees it."""
         domain, outputs, given = node.domain, node.outputs, node.attributes.data
         attributes = {name: attribute.value for name, attribute in given.items() if attribute.type not in _BODIES}
-        counted = bool(self.meanings) and any(value is not None and value.name in self.meanings for value in node.inputs)
         return Call(
             self.space,
             node.name or "",
@@ -179,7 +178,7 @@ class Reader(Reading):
             self.opset,
             tuple([value.name or "" for value in outputs]),
             onnx_bodies.border(node) if len(attributes) < len(given) else (),
-            room=tuple([_room(value) for value in outputs]) if counted else (),
+            room=tuple([_room(value) for value in outputs]) if self.meanings else (),
         )
 
 

@@ -1,8 +1,9 @@
 """ATen's operators that find positions at run time, or at constant places: index, gather, scatter, and writes in place.
 
 ``x[i, :, m]`` takes a tensor of integers or truth values, or nothing, for each dimension in turn. What the tensors
-address is pinned, unless they hold positions along it; a single list of constant positions is a selection or permutation of its dimension. The dimensions
-of the index come where the addressed dimensions stood if those are neighbours, else first.
+address is pinned, unless they are known to hold positions along it; a single list of constant positions is a selection
+or permutation of its dimension. The dimensions of the index come where the addressed dimensions stood if those are
+neighbours, else first.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphprune.axes import ONE, Axis
+from graphprune.axes import ONE
 from graphprune.rules.call import AttributeTarget, Axes, Call, Declined, Meaning, Mix
 from graphprune.rules.positions import COUNTS, ENDS, PLACES, addressed, located, passed_on
 from graphprune.rules.reduction import largest
@@ -32,8 +32,7 @@ def _reduced(call: Call, kind: str, dims: Sequence[int]) -> Axes:
 def _without(call: Call, dims: Sequence[int]) -> Axes:
     """The axes of operand 0 where ``dims`` are gone, or kept as ones of size 1."""
     keep = bool(call.attribute("keepdim", False))
-    kept: list[Axis | None] = [(ONE if keep else None) if dim in dims else axis for dim, axis in enumerate(call.axes(0))]
-    return tuple(axis for axis in kept if axis is not None)
+    return tuple(ONE if dim in dims else axis for dim, axis in enumerate(call.axes(0)) if keep or dim not in dims)
 
 
 def reduction(kind: str) -> Callable[[Call], list[Axes | None]]:
@@ -117,7 +116,7 @@ def _ends(call: Call) -> None:
     """Running sums of how often positions of an axis were chosen."""
     operand = call.operands[0]
     meaning = operand.meaning if operand is not None else None
-    if meaning is not None and meaning.kind == COUNTS and call.space.find(call.axes(0)[0]) is call.space.find(meaning.axis):
+    if meaning is not None and meaning.kind == COUNTS:
         call.meanings[0] = Meaning(ENDS, meaning.axis)
 
 

@@ -22,7 +22,20 @@ from collections.abc import Mapping, Sequence
 from graphprune.axes import ONE, Axis
 from graphprune.rules.call import Call, Meaning, Mix
 
-__all__ = ["COUNTS", "ENDS", "PLACES", "POSITIONS", "addressed", "follow", "located", "passed_on"]
+__all__ = [
+    "CASTING",
+    "COMPARING",
+    "COUNTS",
+    "ENDS",
+    "MOVING",
+    "PLACES",
+    "POSITIONS",
+    "UNREAD",
+    "addressed",
+    "follow",
+    "located",
+    "passed_on",
+]
 
 POSITIONS, COUNTS, ENDS = "positions", "counts", "ends"
 
@@ -80,14 +93,14 @@ def follow(call: Call, operator: str) -> None:
     held = {n: each.meaning for n, each in enumerate(call.operands) if each is not None and each.meaning is not None}
     if not held:
         return
-    if operator in _UNREAD:
+    if operator in UNREAD:
         call.followed.update(held)
-    elif operator in _CASTING and 0 in held:
+    elif operator in CASTING and 0 in held:
         _pass_on(call, held[0], 0)
-    elif operator in _MOVING:
+    elif operator in MOVING:
         for result in range(max(len(call.result_sizes), 1)):
             passed_on(call, result)
-    elif operator in _COMPARING:
+    elif operator in COMPARING:
         _compared(call, held)
     for number, meaning in held.items():
         if number not in call.followed and meaning.kind == POSITIONS:
@@ -117,7 +130,7 @@ def _names(prefix: str, names: str) -> Sequence[str]:
     return [f"{prefix}.{name}" for name in names.split()]
 
 
-_CASTING = frozenset(
+CASTING = frozenset(
     [
         *_names("aten", "_to_copy alias alias_copy clone contiguous detach detach_copy lift_fresh lift_fresh_copy to"),
         *_names("onnx", "Cast Identity"),
@@ -125,19 +138,19 @@ _CASTING = frozenset(
 )
 """Operators that leave every number where it is."""
 
-_MOVING = frozenset(
+MOVING = frozenset(
     [
         *_names("aten", "view _unsafe_view view_copy _reshape_copy reshape flatten ravel unflatten permute"),
         *_names("aten", "permute_copy transpose transpose_copy swapdims swapaxes t t_copy numpy_T mT movedim moveaxis"),
         *_names("aten", "squeeze squeeze_copy unsqueeze unsqueeze_copy expand expand_copy broadcast_to expand_as"),
         *_names("aten", "repeat tile repeat_interleave.self_int select select_copy slice slice_copy narrow"),
-        *_names("aten", "split split_with_sizes chunk unbind gather index _unsafe_index index_select take_along_dim"),
+        *_names("aten", "split_with_sizes chunk unbind gather index _unsafe_index index_select take_along_dim"),
         *_names("onnx", "Reshape Flatten Transpose Squeeze Unsqueeze Expand Tile Slice Split Gather GatherElements"),
     ]
 )
 """Operators whose results hold numbers of the first operand, each as it was."""
 
-_COMPARING = frozenset(
+COMPARING = frozenset(
     [
         *_names("aten", "eq ne lt le gt ge not_equal less less_equal greater greater_equal"),
         *_names("onnx", "Equal Less LessOrEqual Greater GreaterOrEqual"),
@@ -145,7 +158,7 @@ _COMPARING = frozenset(
 )
 """Operators that ask no more than how numbers are ordered."""
 
-_UNREAD = frozenset(
+UNREAD = frozenset(
     [
         *_names("aten", "empty_like full_like ones_like rand_like randn_like zeros_like sym_size sym_numel"),
         *_names("aten", "new_empty new_full new_ones new_zeros"),
