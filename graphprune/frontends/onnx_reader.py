@@ -16,6 +16,7 @@ from graphprune.axes import Pin
 from graphprune.elements import Element, literal
 from graphprune.frontends import onnx_bodies, shape_values
 from graphprune.frontends.onnx_dims import sizes_of
+from graphprune.frontends.onnx_walk import bodies
 from graphprune.frontends.reading import Reading
 from graphprune.frontends.settlement import settle
 from graphprune.garbage import uncollected
@@ -142,7 +143,7 @@ class Reader(Reading):
                 lambda: read_body(self, node, call),
                 lambda: onnx_bodies.pin_bodies(self, node, call),
             )
-            for body in onnx_bodies.bodies(node):
+            for body in bodies(node):
                 for value in body.outputs:
                     self.pin_meaning(value.name or "", call.why("a result of a body"))
         else:

@@ -57,10 +57,17 @@ class Reading:
             give_up()
             results = self._pin_all(call, reason)
         follow(call, binding.operator if binding is not None else "")
-        for index, meaning in call.meanings.items():
-            self.meanings[call.results[index]] = meaning
+        for index, name in enumerate(call.results):
+            self.mean(name, call.meanings.get(index))
         self.structure.calls.append(call)
         return results
+
+    def mean(self, name: str, meaning: Meaning | None) -> None:
+        """Note what the numbers in a tensor say about an axis; a graph that is read again may say otherwise."""
+        if meaning is not None:
+            self.meanings[name] = meaning
+        elif self.meanings:
+            self.meanings.pop(name, None)
 
     def pin_meaning(self, name: str, pin: Pin) -> None:
         """Keep all positions of the axis that the numbers in a tensor count, if they count one."""

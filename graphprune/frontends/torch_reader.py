@@ -210,9 +210,7 @@ class Reader(Reading):
             inner = self.elements.get(f"{prefix}{source.name}.{index}")
             if inner is not None:
                 self.elements[label] = inner
-            meaning = self.meanings.get(f"{prefix}{source.name}.{index}")
-            if meaning is not None:
-                self.meanings[label] = meaning
+            self.mean(label, self.meanings.get(f"{prefix}{source.name}.{index}"))
         elif isinstance(node.target, torch._ops.HigherOrderOperator):
             self._higher_order(module, prefix, label, node)
         elif isinstance(node.target, torch._ops.OpOverload):
@@ -396,9 +394,10 @@ class Reader(Reading):
             results = self.relate(call, binding_of(node.target))
         else:
             results = self.relate(call, None, lambda: read_body(self, prefix, node, inner, call))
-            for name, body in inner.items():
-                for value in next(reversed(body.graph.nodes)).all_input_nodes:
-                    self.pin_meaning(f"{prefix}{name}/{value.name}", call.why("a result of a body"))
+            for name, body in inner.items() if not call.meanings else ():
+                for given in torch_bodies.results_of(body):
+                    if isinstance(given, fx.Node):
+                        self.pin_meaning(f"{prefix}{name}/{given.name}", call.why("a result of a body"))
         if not isinstance(value, Sequences):
             self._store(label, node, call, results)
             return

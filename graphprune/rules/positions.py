@@ -27,6 +27,7 @@ __all__ = [
     "COMPARING",
     "COUNTS",
     "ENDS",
+    "JOINING",
     "MOVING",
     "PLACES",
     "POSITIONS",
@@ -100,21 +101,29 @@ def follow(call: Call, operator: str) -> None:
     elif operator in MOVING:
         for result in range(max(len(call.result_sizes), 1)):
             passed_on(call, result)
-    elif operator in COMPARING:
-        _compared(call, held)
+    elif operator in JOINING and _one_axis(call, held):
+        _pass_on(call, held[0], 0)
+        call.followed.update(held if 0 in call.followed else ())
+    elif operator in COMPARING and _one_axis(call, held):
+        call.followed.update(held)
     for number, meaning in held.items():
         if number not in call.followed and meaning.kind == POSITIONS:
             call.pin(meaning.axis, _COMPUTED)
 
 
-def _compared(call: Call, held: Mapping[int, Meaning]) -> None:
-    """Positions compared with each other along one axis; numbers made by counting alone say nothing about another."""
-    if len(held) != 2 or len(call.operands) != 2 or any(meaning.kind != POSITIONS for meaning in held.values()):
-        return
-    a, b = (meaning.axis for meaning in held.values())
-    if a.size == b.size and not all(_counting(call, number) for number in held):
-        call.unify(a, b)
-        call.followed.update(held)
+def _one_axis(call: Call, held: Mapping[int, Meaning]) -> bool:
+    """Whether all operands, two at least, hold positions along axes that can be one, and now are.
+
+    Operands that merely number dimensions of their own say nothing about each other.
+    """
+    axes = [meaning.axis for meaning in held.values() if meaning.kind == POSITIONS]
+    if not 1 < len(call.operands) == len(axes) or len({str(axis.size) for axis in axes}) > 1:
+        return False
+    if all(_counting(call, number) for number in held):
+        return False
+    for axis in axes[1:]:
+        call.unify(axes[0], axis)
+    return True
 
 
 def _counting(call: Call, number: int) -> bool:
@@ -149,6 +158,9 @@ MOVING = frozenset(
     ]
 )
 """Operators whose results hold numbers of the first operand, each as it was."""
+
+JOINING = frozenset([*_names("aten", "cat concat concatenate stack"), *_names("onnx", "Concat")])
+"""Operators whose results hold the numbers of all operands."""
 
 COMPARING = frozenset(
     [

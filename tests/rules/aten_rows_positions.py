@@ -61,6 +61,9 @@ row("argsort", _flat)
 row("msort", _flat)
 row("topk", _flat, 2, -1, False)
 
+rows("cat concat concatenate", [_flat, places([3, 3, 4], 5)])
+row("stack", [_flat, places([3, 0, 3, 4], 5)], 1)
+
 # casts, to types that hold them and one that does not
 rows("to _to_copy", _flat, dtype=torch.int32)
 row("to", _flat, torch.float16)
@@ -85,7 +88,8 @@ row("new_full", _best, [7], 2, follows=True)
 row("add", _flat, 1)
 row("mul", _flat, _flat)
 row("where", data([True, False, True, True]), _flat, data(0))
-row("cat", [_flat, _flat])
+row("cat", [_flat, data([3, 4])])
+row("cat", [_flat, places([5, 1], 6)])
 row("sum", _flat)
 
 # how often each was chosen

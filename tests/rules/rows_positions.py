@@ -37,6 +37,8 @@ row("Gather", _best, data([1, 0, 1]), axis=1)
 row("GatherElements", _best, data([[1], [0]]), axis=1)
 row("Identity", _best)
 
+row("Concat", _flat, places([3, 3, 4], 5), axis=0)
+
 # casts, to types that hold them and one that does not
 row("Cast", _flat, to=1)
 row("Cast", _flat, to=9)
@@ -50,5 +52,5 @@ rows("Shape Size", _best, follows=True)
 
 # computing with them
 row("Add", _flat, data(1))
-row("Concat", _flat, _flat, axis=0)
+row("Concat", _flat, data([3, 4]), axis=0)
 row("TopK", places([4.0, 1.0, 2.0, 0.0], 5, np.float32), const([2]), results=2, largest=0)

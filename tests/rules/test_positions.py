@@ -8,7 +8,7 @@ from graphprune.rules import positions
 from rules.rows import ROWS
 from rules.sample import Places
 
-NAMED = positions.CASTING | positions.MOVING | positions.COMPARING | positions.UNREAD
+NAMED = positions.CASTING | positions.MOVING | positions.JOINING | positions.COMPARING | positions.UNREAD
 
 
 def of(space: str) -> set[str]:
