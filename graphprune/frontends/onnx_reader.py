@@ -89,7 +89,7 @@ class Reader(Reading):
         name = value.name or ""
         for axis in self.structure.tensors.get(name) or ():
             self.space.pin(axis, Pin(name, op, reason))
-        self.pin_meaning(name, Pin(name, op, reason))
+        self.pin_meaning(name)
 
     def initializer(self, value: ir.Value) -> None:
         """Give a weight axes of its own."""

@@ -69,10 +69,13 @@ class Reading:
         elif self.meanings:
             self.meanings.pop(name, None)
 
-    def pin_meaning(self, name: str, pin: Pin) -> None:
-        """Keep all positions of the axis that the numbers in a tensor count, if they count one."""
+    def pin_meaning(self, name: str, pin: Pin | None = None) -> None:
+        """Keep all positions of the axis that the numbers in a tensor count, if they count one.
+
+        Without a ``pin`` the reason is that of the operator that made them.
+        """
         if (meaning := self.meanings.get(name)) is not None:
-            self.space.pin(meaning.axis, pin)
+            self.space.pin(meaning.axis, pin or meaning.why)
 
     def _pin_unrelated(self, call: Call) -> None:
         if len(call.related) == len(call.operands):

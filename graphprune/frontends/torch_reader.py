@@ -142,7 +142,7 @@ class Reader(Reading):
         for name in self._lists(label):
             for axis in self.structure.tensors[name] or ():
                 self.space.pin(axis, Pin(label, op, reason))
-            self.pin_meaning(name, Pin(label, op, reason))
+            self.pin_meaning(name)
 
     def _lists(self, label: str) -> Iterable[str]:
         tensors = self.structure.tensors

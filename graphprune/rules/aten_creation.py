@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from graphprune.rules.call import AttributeTarget, Axes, Call, Meaning
 from graphprune.rules.layout import constant_of_shape, own_result
-from graphprune.rules.positions import POSITIONS
+from graphprune.rules.positions import PLACES, POSITIONS
 from graphprune.rules.table import bind
 
 
@@ -40,7 +40,7 @@ def counting(call: Call) -> list[Axes | None]:
         return own_result(call)
     axis = call.space.leaf(end)
     call.site(AttributeTarget("end"), axis)
-    call.meanings[0] = Meaning(POSITIONS, axis)
+    call.meanings[0] = Meaning(POSITIONS, axis, call.why(PLACES))
     return [(axis,)]
 
 

@@ -117,7 +117,7 @@ def _ends(call: Call) -> None:
     operand = call.operands[0]
     meaning = operand.meaning if operand is not None else None
     if meaning is not None and meaning.kind == COUNTS:
-        call.meanings[0] = Meaning(ENDS, meaning.axis)
+        call.meanings[0] = meaning._replace(kind=ENDS)
 
 
 def histogram(call: Call) -> list[Axes | None]:
@@ -131,7 +131,7 @@ def histogram(call: Call) -> list[Axes | None]:
     call.site(AttributeTarget("bins"), classes)
     call.site(AttributeTarget("max"), classes, offset=-1)
     call.pin(call.axes(0), "its results are counts")
-    call.meanings[0] = Meaning(COUNTS, classes)
+    call.meanings[0] = Meaning(COUNTS, classes, call.why("its results are counts"))
     return [(classes,)]
 
 

@@ -41,11 +41,13 @@ class Meaning(NamedTuple):
     """What the numbers in a tensor say about ``axis`` (see :mod:`graphprune.rules.positions`).
 
     ``kind`` is ``"positions"`` (each is a position along it), ``"counts"`` (along the axis: how often each position was
-    chosen) or ``"ends"`` (running sums of such counts).
+    chosen) or ``"ends"`` (running sums of such counts). ``why`` is the pin of the operator that made the numbers, where
+    they are given away.
     """
 
     kind: str
     axis: Axis
+    why: Pin
 
 
 @dataclass(slots=True)

@@ -60,7 +60,7 @@ def located(call: Call, at: int, result: int | None, least: int = 1) -> None:
     if least > 1:
         call.least.append((axis, least))
     if result is not None:
-        call.meanings[result] = Meaning(POSITIONS, axis)
+        call.meanings[result] = Meaning(POSITIONS, axis, call.why(PLACES))
 
 
 def addressed(call: Call, number: int, axis: Axis) -> bool:

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from graphprune.axes import AxisSpace
+from graphprune.axes import AxisSpace, Pin
 from graphprune.frontends.settlement import settle
 from graphprune.frontends.torch_calls import arguments, binding_of, places, take
 from graphprune.frontends.torch_reader import Reader
 from graphprune.rules.call import Axes, Call, Meaning
+from graphprune.rules.positions import PLACES
 from graphprune.structure import Structure
 from rules.sample import Reading
 
@@ -180,7 +181,7 @@ def read(sample: AtenSample) -> AtenReading:
     for node, axes in zip(inputs, given, strict=True):
         if (own := sample.numbers.get(node.name)) is not None:
             axis = axes[0] if own.size is None else reader.space.leaf(own.size)
-            reader.meanings[node.name] = Meaning(own.kind, axis)
+            reader.meanings[node.name] = Meaning(own.kind, axis, Pin("", "", PLACES))
     reader.graph(module, "", given)
     settle(reader.structure)
     node = call_of(module)

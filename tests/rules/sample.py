@@ -17,10 +17,10 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from graphprune import rules
-from graphprune.axes import AxisSpace, Leaf
+from graphprune.axes import AxisSpace, Leaf, Pin
 from graphprune.elements import literal
 from graphprune.rules.call import Call, Declined, Meaning, Operand
-from graphprune.rules.positions import POSITIONS, follow
+from graphprune.rules.positions import PLACES, POSITIONS, follow
 from graphprune.sizes import Size, Symbolic, symbol
 
 Array = npt.NDArray[Any]
@@ -204,7 +204,7 @@ def read(sample: Sample, result_sizes: bool = True, symbols: Symbols | None = No
             if array.dtype in (np.int64, np.int32) and array.ndim <= 1:
                 made.elements = tuple(literal(int(element)) for element in np.reshape(array, -1))
         if isinstance(operand, Places):
-            made.meaning = Meaning(POSITIONS, space.leaf(operand.size))
+            made.meaning = Meaning(POSITIONS, space.leaf(operand.size), Pin("", "", PLACES))
         operands.append(made)
     sizes: list[tuple[Size, ...] | None] = [None] * sample.results
     if result_sizes:
