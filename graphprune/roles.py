@@ -8,7 +8,8 @@ kv head    a key-value head together with all query heads that read it
 query head one query head of every key-value head
 head width a number of a head: of queries and keys (a rotated pair stays a pair), or of values
 ffn        an inner unit of a position-wise network that leads back to the axis it reads, gated or not
-expert     an expert of a mixture, with its row of the router
+expert     an expert of a mixture, with its row of the router; where groups are chosen first, a group, or one expert of
+           every group
 hidden unit a unit of a recurrent layer, with all its gates
 residual   a channel of the stream that skip connections add to, under layer normalisations or an embedding
 embedding  a channel of an embedding table that is no such stream
