@@ -46,6 +46,7 @@ HERE = Path(__file__).parent
 RIVAL = HERE / "torch_networks.py"
 NAMES = ("DenseNet-121", "DenseNet-201", "Swin-T", "ShuffleNetV2 x1.0", "Llama-like, 32 layers")
 STAGES = ("canonicalize", "analysis", "decide", "slicing")
+MODULE_STAGES = ("export", "analysis", "slicing")
 GROWING: Mapping[str, tuple[Callable[[int], onnx.ModelProto], tuple[int, ...]]] = {
     "chain": (chain, (100, 200, 400, 800, 1600, 3200)),
     "dense concat": (dense_concat, (50, 100, 200, 400, 800)),
@@ -126,15 +127,24 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else "no output"
 
 
+def from_module(name: str) -> Row:
+    """Return the seconds of each stage on the PyTorch module itself, in a process of its own."""
+    command = [sys.executable, "-W", "ignore", str(RIVAL), name, "--analyse"]
+    found: Row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    return found
+
+
 def compared(name: str, folder: Path, options: argparse.Namespace) -> Row:
     """Measure both tools on one network, in turns."""
     path = folder / "network.onnx"
     subprocess.run([sys.executable, str(RIVAL), name, "--export", str(path)], check=True, capture_output=True)
     ours: list[Row] = []
     theirs: list[Row] = []
+    modules: list[Row] = []
     for _ in range(options.repeat):
         model = load(path)
         ours.append(stages(model, time.perf_counter))
+        modules.append(from_module(name))
         if not theirs or theirs[0].get("seconds", math.inf) < QUICK:
             theirs.append(rival(name, options.limit))
     row: Row = {"network": name, "nodes": sum(1 for _ in load(path).graph)}
@@ -148,6 +158,9 @@ def compared(name: str, folder: Path, options: argparse.Namespace) -> Row:
             row["rival"][key] = statistics.median(run[key] for run in theirs)
     bound = theirs[0].get("seconds", theirs[0].get("at_least"))
     row["ratio"] = None if bound is None else bound / row["total"]
+    module = {key: statistics.median(run[key] for run in modules) for key in (*MODULE_STAGES, "processor")}
+    module["total"] = statistics.median(run["analysis"] + run["slicing"] for run in modules)
+    row["module"] = {**module, "ratio": None if bound is None else bound / module["total"]}
     return row
 
 
@@ -165,6 +178,22 @@ def networks_table(rows: Sequence[Row]) -> Table:
         worked = theirs.get("processor")
         processor = (f"{worked:.1f}", f"{worked / row['processor']:.0f}") if worked else ("-", "-")
         view.add_row(row["network"], str(row["nodes"]), *numbers, found, ratio, f"{row['processor']:.3f}", *processor)
+    return view
+
+
+def modules_table(rows: Sequence[Row]) -> Table:
+    """Return the same comparison for the modules, which are not exported to ONNX."""
+    title = "the PyTorch modules; seconds, medians; ratio: Torch-Pruning to analysis and slicing"
+    view = Table(box=None, pad_edge=False, title=title)
+    for name in ("network", "torch.export", "analysis", "slicing", "analysis + slicing", "ratio", "processor", "ratio"):
+        view.add_column(name, justify="left" if name == "network" else "right")
+    for row in rows:
+        own, theirs = row["module"], row["rival"]
+        ratio = "-" if own["ratio"] is None else f"{'>' if 'at_least' in theirs else ''}{own['ratio']:.0f}"
+        worked = theirs.get("processor")
+        numbers = [f"{own[key]:.3f}" for key in (*MODULE_STAGES, "total")]
+        processor = (f"{own['processor']:.3f}", f"{worked / own['processor']:.0f}" if worked else "-")
+        view.add_row(row["network"], *numbers, ratio, *processor)
     return view
 
 
@@ -229,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     rows.append(compared(name, Path(folder), options))
                     print(f"{name}: done", file=sys.stderr, flush=True)
         console.print(networks_table(rows))
+        console.print(modules_table(rows))
         records += rows
     if options.part != "networks":
         growing = [row for name in GROWING if fnmatch(name, options.only) for row in grown(name, options)]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -191,12 +192,48 @@ def build_groups(name: str) -> None:
     print(json.dumps({"seconds": seconds, "processor": processor, "groups": groups}), flush=True)
 
 
+def analyse(name: str) -> None:
+    """Analyse and slice network ``name`` with graphprune, as a PyTorch module; print the seconds of each stage."""
+    from graphprune.budget import Budget
+    from graphprune.choose import choose
+    from graphprune.frontends.torch_program import capture
+    from graphprune.score import Evidence, criterion
+
+    network = NETWORKS[name]
+    torch.manual_seed(0)
+    model, example = network.build().eval(), network.example()
+    seconds: dict[str, float] = {"processor": 0.0}
+
+    def timed(stage: str, work: Callable[[], Any]) -> Any:
+        start, worked = time.perf_counter(), time.process_time()
+        result = work()
+        seconds[stage] = time.perf_counter() - start
+        if stage != "export":
+            seconds["processor"] += time.process_time() - worked
+        return result
+
+    def read() -> Any:
+        structure = program.read()
+        assert structure.groups is not None
+        return structure
+
+    program = timed("export", lambda: capture(model, (example,)))
+    structure = timed("analysis", read)
+    scores = criterion("l1").score(Evidence(structure, program.weights()))
+    selection = choose(structure, scores, Budget(ratio=0.5))
+    timed("slicing", lambda: program.write(structure, selection))
+    print(json.dumps(seconds), flush=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[-1])
     parser.add_argument("network", choices=sorted(NETWORKS))
     parser.add_argument("--export", type=Path, help="write the network as ONNX instead")
+    parser.add_argument("--analyse", action="store_true", help="analyse it with graphprune instead")
     options = parser.parse_args()
-    if options.export:
+    if options.analyse:
+        analyse(options.network)
+    elif options.export:
         export(options.network, options.export)
     else:
         build_groups(options.network)

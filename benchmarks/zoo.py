@@ -47,6 +47,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--retry", action="store_true", help="do again what was not pruned and verified")
     parser.add_argument("--against", choices=["torch-pruning"], help="run this tool too, on the same networks")
     parser.add_argument("--table", action="store_true", help="only show what the results hold")
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file too")
     return parser.parse_args(argv)
 
 
@@ -123,6 +124,26 @@ def table(rows: Sequence[Row]) -> Table:
     return view
 
 
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the results as tables of Markdown, a family each."""
+    lines: list[str] = []
+    for family in FAMILIES:
+        mine = sorted((row for row in rows if row["family"] == family), key=lambda row: (row["model"], row["tool"]))
+        if not mine:
+            continue
+        lines += [f"### {family}", "", *(f"{line.partition(', ')[2]}  " for line in summary(mine)), ""]
+        lines.append("| network | tool | outcome | parameters down | MACs down | largest error | s | back as | why |")
+        lines.append("|---|---|---|--:|--:|--:|--:|---|---|")
+        for row in mine:
+            error = "" if row.get("error") is None else f"{row['error']:.0e}"
+            seconds = "" if row.get("seconds") is None else f"{row['seconds']:.0f}"
+            why = " ".join((row.get("reason") or "").split()).replace("|", "/")[:160]
+            cells = (row["model"], row["tool"], row["status"], down(row.get("params")), down(row.get("macs")))
+            lines.append("| " + " | ".join((*cells, error, seconds, row.get("way", ""), why)) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def down(change: Sequence[int] | None) -> str:
     """By how much a figure fell."""
     return f"{1 - change[1] / change[0]:.1%}" if change and change[0] else ""
@@ -161,6 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = options.family or FAMILIES
     shown = [row for row in known.values() if row["family"] in wanted and fnmatch(row["model"], options.only)]
     Console(width=220).print(table(shown))
+    if options.markdown:
+        options.markdown.write_text(markdown(shown), encoding="utf-8")
     for line in summary(shown):
         print(line)
     return 0 if all(row["status"] not in ("wrong", "failed") for row in shown if row["tool"] == "graphprune") else 1

@@ -133,6 +133,8 @@ def prune(
         TargetError: nothing can be pruned, or the budget is out of reach. Nothing is written.
         VerificationError: the slim model is not the masked original. Nothing is written.
     """
+    if ratio is not None and not isinstance(ratio, int | float):
+        raise UsageError(f"ratio: {ratio!r} is not a number from 0 to 1")
     asked = Prune(
         ratio=ratio,
         macs=_amount(macs),
@@ -186,6 +188,7 @@ def apply(
     kwargs: Mapping[str, Any] | None = None,
     *,
     output: PathLike | None = None,
+    source: Source | Torch | tuple[Torch, tuple[Any, ...]] | None = None,
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
     verify: bool = True,
@@ -195,38 +198,62 @@ def apply(
 ) -> Any:
     """Carry out on ``model`` what ``plan`` decided, prove it, and write it to ``output``; returns as :func:`prune`.
 
+    A plan may have been made on the ONNX export of a module and be applied to the module, or the other way round.
+    ``source`` is then what it was made on (a module together with its example inputs); it is needed where an exporter
+    renamed, transposed or folded weights.
+
     Raises:
         UsageError: the plan does not fit the model.
         ModelError, VerificationError: as for :func:`prune`.
     """
-    decided = plan if isinstance(plan, Plan) else Plan.load(plan)
-    steps = [*_preparation(decided), _Apply(decided)]
-    if is_torch(model):
-        from graphprune.torch_api import prune_module
+    from graphprune.sides import plan_for_model, plan_for_module
 
+    decided = plan if isinstance(plan, Plan) else Plan.load(plan)
+    origin = _origin(source)
+    if is_torch(model):
+        from graphprune.torch_api import program_from, prune_module
+
+        program = program_from(model, _inputs(args), kwargs, dynamic_shapes)
+        decided = plan_for_module(decided, program, origin)
         return prune_module(
-            model,
-            _inputs(args),
-            kwargs,
-            steps,
+            program,
+            None,
+            None,
+            [*_preparation(decided), _Apply(decided)],
             output=None if output is None else Path(output),
-            dynamic_shapes=dynamic_shapes,
             verify=verify,
             seed=seed,
             dims=dims,
             progress=progress,
             way=way,
         )
+    target, loaded = _target(args, output), load(_onnx(model))
+    if origin is not None or fingerprint(loaded) != decided.fingerprint:
+        decided = plan_for_model(decided, loaded, origin)
     return _run(
-        _onnx(model),
-        _target(args, output),
-        steps,
+        loaded,
+        target,
+        [*_preparation(decided), _Apply(decided)],
         verify=verify,
         seed=seed,
         dims=dims,
         plan_path=None,
         progress=progress,
     )
+
+
+def _origin(source: Any) -> Any:
+    """What a plan was made on, modules as programs."""
+    if isinstance(source, tuple) or is_torch(source):
+        from torch import nn
+
+        from graphprune.torch_api import program_from
+
+        module, args = source if isinstance(source, tuple) else (source, None)
+        if args is None and isinstance(module, nn.Module):
+            raise UsageError("source: a module comes with its example inputs, as source=(model, (x,))")
+        return program_from(module, args, None)
+    return None if source is None else _onnx(source)
 
 
 def verify(

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.axes import Leaf
 from graphprune.errors import TargetError, UsageError
 from graphprune.rules.call import Axes, Call
 from graphprune.score.base import Weights
@@ -237,7 +238,7 @@ def influence(
 def _channels(structure: Structure, block: ResidualBlock) -> tuple[int, ...]:
     """The dimensions of a block's result that some weight of its branch has too; the last one if there is none."""
     axes: Axes = structure.tensors.get(block.exit) or ()
-    held = set()
+    held: set[Leaf] = set()
     for number in block.calls:
         name = _weight(structure, structure.calls[number])
         held.update(leaf for axis in structure.tensors.get(name or "") or () for leaf in structure.leaves(axis))

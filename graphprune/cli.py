@@ -40,7 +40,7 @@ EPILOG = (
 
 app = typer.Typer(
     name="graphprune",
-    help="Prune an ONNX model structurally: physically smaller, and proven equal to zeroing what was cut.",
+    help="Prune an ONNX model or a PyTorch module structurally: smaller, and proven equal to zeroing what was cut.",
     epilog=EPILOG,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -26,11 +26,11 @@ from torch import nn
 
 from graphprune.errors import GraphpruneError, ModelError, UsageError
 from graphprune.frontends.torch_attention import adapt_attention
-from graphprune.frontends.torch_back import places_of, replace_tensors, resolve
 from graphprune.frontends.torch_onnx import to_onnx
 from graphprune.frontends.torch_patch import Patch, apply_patches
 from graphprune.frontends.torch_program import TorchProgram
-from graphprune.frontends.torch_text import from_document, names_in, tensors_of, to_document
+from graphprune.frontends.torch_tensors import places_of, replace_tensors, resolve
+from graphprune.frontends.torch_text import from_document, tensors_of, to_document
 from graphprune.plan import Plan
 from graphprune.version import versions
 
@@ -342,8 +342,3 @@ def _read_tensors(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
         return dict(load_file(path, device=str(device)))
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path.name} cannot be read ({str(error).splitlines()[0]})") from None
-
-
-def inputs_of(folder: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The names of the inputs of a stored module."""
-    return tuple(names_in(_json(Path(folder) / GRAPH)))

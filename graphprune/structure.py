@@ -47,16 +47,20 @@ class Slice(NamedTuple):
 class Group:
     """Positions that stand or fall together in all slices: one leaf that is not pinned.
 
-    ``role`` says what a position is; ``exact`` whether removing it equals feeding zeros (False where statistics are
-    taken over it, under a LayerNorm for instance).
+    ``exact`` says whether removing it equals feeding zeros (False where statistics are taken over it, under a LayerNorm
+    for instance).
     """
 
     name: str
     leaf: Leaf
     size: int
-    role: str
     exact: bool
     structure: Structure = field(repr=False, compare=False)
+
+    @property
+    def role(self) -> str:
+        """What a position is: a channel, a head, ... (:mod:`graphprune.roles`)."""
+        return self.structure.roles.get(self.leaf, CHANNEL)
 
     @property
     def slices(self) -> tuple[Slice, ...]:
@@ -93,12 +97,16 @@ class Structure:
             for node in self.space.nodes(axis for _, axis in self._slices())
             if isinstance(node, Leaf) and not node.pinned and isinstance(node.size, int)
         ]
-        roles = infer_roles(self)
         mixed = self._mixed()
         return tuple(
-            Group(f"a{number}", leaf, int(leaf.size), roles.get(leaf, CHANNEL), leaf not in mixed, self)  # type: ignore[arg-type]
+            Group(f"a{number}", leaf, int(leaf.size), leaf not in mixed, self)  # type: ignore[arg-type]
             for number, leaf in enumerate(free)
         )
+
+    @cached_property
+    def roles(self) -> dict[Leaf, str]:
+        """What positions of the leaves are, where that is more than channels; inferred when it is asked for."""
+        return infer_roles(self)
 
     def slices(self, leaf: Leaf) -> tuple[Slice, ...]:
         """The dimensions of parameters that hold ``leaf``, in reading order."""

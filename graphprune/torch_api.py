@@ -7,9 +7,9 @@ class where that can be shown to compute the same, and as a graph that trains ot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import nn
@@ -32,7 +32,8 @@ from graphprune.result import Change, Inspection, PruneResult
 
 __all__ = ["ModuleResult", "Torch", "Way", "inspect_module", "prune_module", "verify_module"]
 
-Torch = nn.Module | torch.export.ExportedProgram | TorchProgram
+Torch: TypeAlias = nn.Module | torch.export.ExportedProgram | TorchProgram
+"""What these functions take: a module, what torch.export made of one, or what was captured already."""
 Way = Literal["auto", "module", "graph"]
 
 
@@ -74,9 +75,7 @@ class ModuleResult(PruneResult):
         return to_onnx(self.module, self.model.args, self.model.kwargs, path, **options)
 
 
-def program_from(
-    model: Torch, args: tuple[Any, ...] | None, kwargs: Mapping[str, Any] | None, dynamic_shapes: Any = None
-) -> TorchProgram:
+def program_from(model: Torch, args: Any, kwargs: Mapping[str, Any] | None, dynamic_shapes: Any = None) -> TorchProgram:
     """The program behind what a caller gave.
 
     Raises:
@@ -111,6 +110,7 @@ def prune_module(
     optimizer: torch.optim.Optimizer | None = None,
 ) -> ModuleResult:
     """Run ``steps`` on a module; see :func:`graphprune.prune`."""
+    _check_options(way, output, plan_path, optimizer)
     clock = Clock(progress)
     with clock("export"):
         program = program_from(model, args, kwargs, dynamic_shapes)
@@ -129,17 +129,13 @@ def prune_module(
     with clock("finish"):
         after = Figures.of(work, dims)
         plan = plan_of(context, fingerprint(program.module), steps)
+    if plan_path is not None and plan is None:
+        raise UsageError("no plan can say what this pipeline did: it changed more than a first cut leaves to say")
     with clock("way back"):
         back = _way_back(program, work, plan, way, seed)
-        if inplace:
-            _take_over(model, back)
-        carried = None
-        if optimizer is not None:
-            carried = _carried(optimizer, program, back, plan)
-    if plan_path is not None:
-        if plan is None:
-            raise UsageError("no plan can say what this pipeline did: it changed more than a first cut leaves to say")
-        write_text(plan.to_json(), plan_path)
+        carried = None if optimizer is None else _carried(optimizer, program, back, plan)
+    if inplace:
+        _check_inplace(program, back)
     proofs = context.data.get("verify")
     assert proofs is None or isinstance(proofs, list)
     result = ModuleResult(
@@ -163,32 +159,56 @@ def prune_module(
         patches=back.patches,
         optimizer=carried,
     )
-    if output is not None:
-        with clock("write"):
+    with clock("write"):
+        if output is not None:
             result.save(output)
+        if plan_path is not None and plan is not None:
+            write_text(plan.to_json(), plan_path)
+    if inplace:  # last, so that a call that fails leaves the module as it was
+        assert program.source is not None
+        program.source.__dict__ = back.module.__dict__
+        result = replace(result, module=program.source)
     return result
+
+
+def _check_options(way: str, output: str | Path | None, plan_path: str | Path | None, optimizer: object) -> None:
+    """Refuse, before any work is done, what makes no sense for a module.
+
+    Raises:
+        UsageError: an option is not what it has to be.
+    """
+    if way not in get_args(Way):
+        raise UsageError(f"way '{way}' is not known: it is one of {', '.join(get_args(Way))}")
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise UsageError(f"optimizer: a {type(optimizer).__name__} is not a torch.optim.Optimizer")
+    if output is None:
+        return
+    folder = Path(output).absolute()
+    if folder.suffix == ".onnx":
+        raise UsageError(f"{output}: a module is stored as a folder; name one, and export with result.to_onnx(path)")
+    if plan_path is not None and folder in (Path(plan_path).absolute(), *Path(plan_path).absolute().parents):
+        raise UsageError(f"{plan_path}: the folder {output} is replaced as a whole and has the plan in it anyway")
 
 
 def _way_back(program: TorchProgram, work: TorchProgram, plan: Plan | None, way: Way, seed: int) -> Back:
     """The slim module: of the original's class if that is possible and wanted."""
     structure = program.read()
-    selection = None if plan is None else plan.selection(structure)
+    selection = None if plan is None or plan.prepare else plan.selection(structure)
     back = returned(program, work, structure, selection, seed=seed, way=way)
     if way == "module" and back.way != "module":
         raise VerificationError(f"the slim module cannot keep its class: {back.reason}; use way='graph' for the graph")
     return back
 
 
-def _take_over(model: Torch, back: Back) -> None:
-    """Let the user's module become the slim one.
+def _check_inplace(program: TorchProgram, back: Back) -> None:
+    """Refuse to change a module that the slim network is not one of.
 
     Raises:
-        UsageError: it is not a module, or the slim network is another class.
+        UsageError: there is no module, or the slim network is of another class.
     """
-    if not isinstance(model, nn.Module) or back.way != "module":
-        why = back.reason or "it is not a module"
+    if program.source is None or back.way != "module":
+        why = back.reason or "an exported program is no module"
         raise UsageError(f"inplace=True cannot be had: {why}; take result.module instead")
-    model.__dict__ = back.module.__dict__
 
 
 def _carried(
@@ -211,7 +231,13 @@ def verify_module(
     runs: int = 2,
 ) -> Verification:
     """Prove that ``slim`` computes what ``original`` computes with the positions erased that ``plan`` removes."""
-    before, after = program_from(original, args, kwargs), program_from(slim, args, kwargs)
+    for given in (original, slim):
+        if isinstance(given, str | Path):
+            raise UsageError(f"{given}: a module is compared with a module; load the slim one first (graphprune.load)")
+    before, after = program_from(original, args, kwargs).clone(), program_from(slim, args, kwargs)
+    if plan.prepare:
+        context = passes.Context(reports=[("canonicalize", passes.Report(False))])
+        passes.run_passes(before, passes.parse_pipeline(plan.prepare), context)
     structure = before.read()
     return verify_program(before, after, structure, plan.selection(structure), seed=seed, runs=runs)
 

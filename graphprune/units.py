@@ -90,6 +90,8 @@ def _unit(name: str, asked: float | Mapping[str, float] | Unit | None) -> Unit:
     if isinstance(asked, Unit):
         return asked
     if not isinstance(asked, Mapping):
+        if asked is not None and not isinstance(asked, int | float):
+            raise UsageError(f"unit '{name.strip()}': {asked!r} is not a ratio from 0 to 1")
         return Unit(asked)
     unknown = [key for key in asked if key not in _FIELDS]
     if unknown:

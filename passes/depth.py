@@ -136,7 +136,7 @@ def find_blocks(model: Host, structure: Structure) -> list[ResidualBlock]:
 
         return torch_depth.find_blocks(model, structure)
     outside = {value.name or "" for value in model.graph.outputs}
-    top = set()
+    top: set[str] = set()
     for node in model.graph:
         top.update(value.name or "" for value in node.outputs)
         for body in bodies(node):

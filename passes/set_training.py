@@ -42,7 +42,11 @@ class SetTraining(Pass):
         Raises:
             UsageError: an ONNX model, which has no training mode.
         """
-        graph = model.module if hasattr(model, "module") and hasattr(model, "source") else model
+        whole = hasattr(model, "module") and hasattr(model, "source")
+        graph = model.module if whole else model
         if not hasattr(graph, "graph") or not hasattr(graph, "recompile"):
             raise UsageError("set-training works on PyTorch programs only: leave it out for an ONNX model")
-        return Report(set_training(graph, self.mode))
+        changed = set_training(graph, self.mode)
+        if whole:
+            model.training = self.mode
+        return Report(changed)

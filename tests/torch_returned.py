@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -76,6 +77,28 @@ class DefaultScale(SelfAttention):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, tokens, _ = x.shape
         q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        y = functional.scaled_dot_product_attention(q, k, v)
+        return self.proj(y.transpose(1, 2).reshape(batch, tokens, self.all_head_size))
+
+
+class ComputedScale(SelfAttention):
+    """The same, with the scale computed when it is needed."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, tokens, _ = x.shape
+        q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        scores = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(self.head_dim), -1)
+        return self.proj((scores @ v).transpose(1, 2).reshape(batch, tokens, self.all_head_size))
+
+
+class Turned(SelfAttention):
+    """Queries and keys that something is added to and multiplied by after they were projected."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, tokens, _ = x.shape
+        q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        angles = torch.arange(tokens, dtype=x.dtype)[:, None]
+        q, k = (each * angles.cos() - each.flip(-2) * angles.sin() for each in (q, k))
         y = functional.scaled_dot_product_attention(q, k, v)
         return self.proj(y.transpose(1, 2).reshape(batch, tokens, self.all_head_size))
 
@@ -171,6 +194,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor]]] 
     "language": (Language, lambda: torch.randint(19, (2, 7))),
     "small layer scale": (lambda: Language(scale=1e-6), lambda: torch.randint(19, (2, 7))),
     "default scale": (lambda: Language(DefaultScale), lambda: torch.randint(19, (2, 7))),
+    "computed scale": (lambda: Language(ComputedScale), lambda: torch.randint(19, (2, 7))),
+    "turned": (lambda: Language(Turned), lambda: torch.randint(19, (2, 7))),
     "encoder": (Encoder, lambda: torch.randn(2, 6, 7)),
     "tagger": (Tagger, lambda: torch.randn(2, 6, 5)),
     "grouped": (Grouped, _image),

@@ -35,6 +35,10 @@ def command(
     model: AnyModel,
     output: Output = None,
     input_: Input = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--source", metavar="MODEL", help="The ONNX model that PLAN was made on, if it is another."),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write the JSON answer here too.")
     ] = None,
@@ -48,18 +52,19 @@ def command(
     """Cut from MODEL what PLAN says: the model it was made for, or another of the same structure."""
     if output is None:
         raise UsageError("where to? Give --output OUT")
-    source = given(model, input_, seed)
-    check_outputs((None if source.torch else output, report), model, plan)
+    target = given(model, input_, seed)
+    check_outputs((None if target.torch else output, report), model, plan)
     from graphprune.api import apply
 
     terminal = Terminal(json, quiet)
     with terminal.progress() as progress:
         result = apply(
             plan,
-            source.model,
-            source.args,
-            source.kwargs,
+            target.model,
+            target.args,
+            target.kwargs,
             output=output,
+            source=source,
             verify=not no_verify,
             seed=seed,
             dims=parse_dims(dims),

@@ -97,7 +97,7 @@ def _made(name: str) -> Any:
         made = value if isinstance(value, torch.nn.Module) else value()
     except (ImportError, AttributeError) as error:
         raise UsageError(f"{name}: cannot be imported ({error}); write package.module:factory") from error
-    except Exception as error:  # the user's code raises whatever it raises
+    except (Exception, SystemExit) as error:  # the user's code raises whatever it raises
         raise ModelError(f"{name}: the factory failed ({type(error).__name__}: {error})") from error
     if not isinstance(made, torch.nn.Module):
         raise UsageError(f"{name}: gives a {type(made).__name__}, not a torch.nn.Module")

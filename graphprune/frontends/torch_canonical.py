@@ -42,12 +42,28 @@ def canonicalize(module: fx.GraphModule) -> bool:
 
 
 def _plain_value(node: fx.Node) -> None:
-    """State a value inside ``vmap``, which only that level could read, as one of the same shape."""
+    """State a value inside ``vmap``, which only that level could read, as one of the same shape.
+
+    Likewise one with sizes that began as symbols, of which the export found out that they are numbers.
+    """
     value = inner = node.meta.get("val")
     while isinstance(inner, torch.Tensor) and functorch.is_batchedtensor(inner):
         inner = functorch.get_unwrapped(inner)
     if inner is not value:
         node.meta["val"] = inner.new_empty(value.shape)
+    elif isinstance(value, torch.Tensor):
+        node.meta["val"] = _settled(value)
+    elif isinstance(value, list | tuple):
+        parts = [_settled(each) if isinstance(each, torch.Tensor) else each for each in value]
+        node.meta["val"] = parts if isinstance(value, list) else tuple(parts)
+
+
+def _settled(value: torch.Tensor) -> torch.Tensor:
+    numbers = [size.node.maybe_as_int() if isinstance(size, torch.SymInt) else None for size in value.shape]
+    if all(number is None for number in numbers):
+        return value
+    sizes = [size if number is None else number for size, number in zip(value.shape, numbers, strict=True)]
+    return value.new_empty(sizes)
 
 
 def _named_apart(module: fx.GraphModule) -> bool:

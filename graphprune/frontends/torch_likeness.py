@@ -18,10 +18,30 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Trace", "difference", "first_line", "sampled", "shaken", "steps_alike", "trace_graph", "unchanged"]
+from graphprune.frontends.torch_state import forget, preserved
+
+__all__ = [
+    "Steady",
+    "copied",
+    "difference",
+    "first_line",
+    "run",
+    "shaken",
+    "unchanged",
+]
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 """Both sides run the same kernels on the same shapes, but may fuse attention or sum in another order."""
+
+
+_AMOUNTS = (1.0, 0.1, 0.01)
+"""How much of the noise weights get: less where the results are not finite otherwise, and at last in any case."""
+
+_ANY = 1e-9
+"""A share of numbers that one of them is."""
+
+_STUCK = "the slim graph does not run"
+_NOTHING = "its results are not finite"
 
 
 class Steady(TorchDispatchMode):  # type: ignore[misc]
@@ -79,22 +99,55 @@ def difference(
 ) -> str:
     """How the results of ``module`` differ from those of ``graph``; empty where they agree.
 
-    Both must be in the mode that the graph was exported in; nothing of them is changed.
+    Both must be in the mode that the graph was exported in; nothing of them is changed. With ``noise`` they are
+    compared with other weights too, and must be: what cannot be compared differs.
     """
-    trials = [(args, dict(kwargs), False), (*sampled((args, dict(kwargs)), seed + 1), noise)]
-    for number, (given, named, shake) in enumerate(trials):
-        weights = shaken([module, graph], seed) if shake else contextlib.nullcontext()
-        with weights, unchanged(module), unchanged(graph):
-            expected = _run(graph, given, named, seed)
-            if shake and not all(_finite(each) for each in expected):
-                continue  # nothing to compare: the noise was too much for this network
-            try:
-                found = _run(module, given, named, seed)
-            except Exception as error:  # the forward of a user's module raises whatever it likes
-                return first_line(error)
-            if problem := _compare(found, expected):
-                return f"{problem} on {'random' if number else 'the example'} inputs"
+    example, other = (args, dict(kwargs)), sampled((args, dict(kwargs)), seed + 1)
+    with unchanged(module), unchanged(graph):
+        problem = _trial(module, graph, example, seed)
+    if problem:
+        return f"{problem} on the example inputs"
+    if not noise:
+        with unchanged(module), unchanged(graph):
+            problem = _trial(module, graph, other, seed)
+        return "" if not problem or problem.startswith(_STUCK) else f"{problem} on random inputs"
+    for given, where in ((example, "the example inputs"), (other, "random inputs")):
+        for amount in _AMOUNTS:
+            with shaken([module, graph], seed, amount), unchanged(module), unchanged(graph):
+                problem = _trial(module, graph, given, seed, share=1.0 if amount > _AMOUNTS[-1] else _ANY)
+            if problem != _NOTHING:
+                break
+        if given is other and (problem == _NOTHING or problem.startswith(_STUCK)):
+            continue  # they need not be inputs of the graph
+        if problem:
+            return f"{problem} on {where} with other weights"
     return ""
+
+
+def _trial(
+    module: nn.Module,
+    graph: fx.GraphModule,
+    given: tuple[Any, dict[str, Any]],
+    seed: int,
+    share: float = 0.0,
+) -> str:
+    """How the results on some inputs differ; at least ``share`` of the numbers in them must be finite."""
+    try:
+        expected = run(graph, *given, seed)
+    except Exception as error:  # a graph raises what its operators do
+        return f"{_STUCK} ({first_line(error)})"
+    floats = [each.isfinite().flatten() for each in expected if _is_float(each)]
+    if share and floats and float(torch.cat(floats).double().mean()) < share:
+        return _NOTHING
+    try:
+        found = run(module, *given, seed)
+    except Exception as error:  # the forward of a user's module raises whatever it likes
+        return first_line(error)
+    return _compare(found, expected)
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point() and not value.is_meta and bool(value.numel())
 
 
 def first_line(error: BaseException) -> str:
@@ -103,21 +156,22 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int) -> list[Any]:
+def run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int) -> list[Any]:
+    """All results of one run, the same at each call; inputs are copied."""
+    state = random.getstate()
     random.seed(seed)
-    with torch.random.fork_rng(), torch.no_grad(), Steady():
-        torch.manual_seed(seed)
-        args, kwargs = pytree.tree_map(_copied, (args, dict(kwargs)))
-        return list(pytree.tree_leaves(module(*args, **kwargs)))
+    try:
+        with torch.random.fork_rng(), torch.no_grad(), Steady():
+            torch.manual_seed(seed)
+            args, kwargs = pytree.tree_map(copied, (args, dict(kwargs)))
+            return list(pytree.tree_leaves(module(*args, **kwargs)))
+    finally:
+        random.setstate(state)
 
 
-def _copied(value: object) -> object:
+def copied(value: object) -> object:
     """Inputs that one run may write to."""
     return value.clone() if isinstance(value, torch.Tensor) else value
-
-
-def _finite(value: object) -> bool:
-    return not isinstance(value, torch.Tensor) or not value.is_floating_point() or bool(value.isfinite().all())
 
 
 def _compare(found: Sequence[Any], expected: Sequence[Any]) -> str:
@@ -145,21 +199,15 @@ def _compare(found: Sequence[Any], expected: Sequence[Any]) -> str:
 
 @contextlib.contextmanager
 def unchanged(module: nn.Module) -> Iterator[None]:
-    """A context in which buffers may be written to (running statistics); they are put back afterwards."""
-    buffers = list(module.buffers())
-    kept = [buffer.detach().clone() for buffer in buffers]
-    try:
+    """A context in which a module may run: afterwards it is as before, whatever the run left behind in it."""
+    with preserved(module):
+        forget(module)
         yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in zip(buffers, kept, strict=True):
-                if buffer.shape == value.shape:
-                    buffer.copy_(value)
 
 
 @contextlib.contextmanager
-def shaken(modules: Sequence[nn.Module], seed: int) -> Iterator[None]:
-    """A context in which the parameters of all modules have the same noise, by their names."""
+def shaken(modules: Sequence[nn.Module], seed: int, amount: float = 1.0) -> Iterator[None]:
+    """A context in which the parameters of all modules have the same noise, by their names, and ``amount`` of it."""
     saved: list[tuple[torch.Tensor, torch.Tensor]] = []
     done: set[int] = set()
     first = dict(modules[0].named_parameters(remove_duplicate=False))
@@ -172,7 +220,7 @@ def shaken(modules: Sequence[nn.Module], seed: int) -> Iterator[None]:
                     continue
                 done.update((id(parameter), id(twin)))
                 saved += [(each, each.detach().clone()) for each in (parameter, twin)]
-                value = _noisy(parameter, seed ^ zlib.crc32(name.encode()))
+                value = _noisy(parameter, seed ^ zlib.crc32(name.encode()), amount)
                 parameter.copy_(value)
                 twin.copy_(value)
         yield
@@ -182,125 +230,13 @@ def shaken(modules: Sequence[nn.Module], seed: int) -> Iterator[None]:
                 tensor.copy_(value)
 
 
-def _noisy(parameter: torch.Tensor, seed: int) -> torch.Tensor:
+def _noisy(parameter: torch.Tensor, seed: int, amount: float) -> torch.Tensor:
     """A parameter with noise of a fifth of its spread; one that is the same everywhere gets values of its own."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32).to(parameter.device)
+    noise = amount * torch.randn(parameter.shape, generator=generator, dtype=torch.float32).to(parameter.device)
     value = parameter.detach().float()
     spread = float(value.std()) if value.numel() > 1 else 0.0
     if spread > 1e-3 * float(value.abs().max()) and float(value.abs().max()) > 1e-3:
         return (value + noise * spread / 5).to(parameter.dtype)
     level = 1.0 if parameter.dim() == 1 and float(value.abs().max()) > 1e-3 else 0.0
     return (level + noise / 4).to(parameter.dtype)
-
-
-# -- where they part ------------------------------------------------------------------------------------------------
-
-Mark = tuple[tuple[int, ...], float, float]
-
-
-class Trace:
-    """Marks (shape, size and a weighted sum) of the values that each call of each module makes."""
-
-    def __init__(self) -> None:
-        self.calls: dict[tuple[str, int], list[Mark]] = {}
-
-    def accepts(self, path: str, call: int, mark: Mark) -> bool | None:
-        """Whether a value of this mark was made in a call; None where nothing is known about the call."""
-        known = self.calls.get((path, call))
-        return None if not known else any(_alike(mark, each) for each in known)
-
-
-def _mark(value: torch.Tensor) -> Mark:
-    flat = value.detach().double().reshape(-1)
-    ramp = torch.cos(torch.arange(flat.numel(), dtype=torch.float64, device=flat.device))
-    return tuple(value.shape), float(flat.abs().sum()), float((flat * ramp).sum())
-
-
-def _alike(a: Mark, b: Mark) -> bool:
-    scale = max(abs(a[1]), abs(b[1]), 1e-30)
-    return a[0] == b[0] and abs(a[1] - b[1]) <= 1e-4 * scale and abs(a[2] - b[2]) <= 1e-4 * scale
-
-
-class _Tracer(fx.Interpreter):  # type: ignore[misc]
-    """Runs a graph and marks what its nodes make."""
-
-    def __init__(self, module: fx.GraphModule, trace: Trace) -> None:
-        super().__init__(module)
-        self.trace = trace
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if isinstance(value, torch.Tensor):
-            mark = _mark(value)
-            for key, (path, _) in (n.meta.get("nn_module_stack") or {}).items():
-                number = str(key).rpartition("@")[2] if "@" in str(key) else "0"
-                call = (str(path).partition("@")[0], int(number) if number.isdigit() else 0)
-                self.trace.calls.setdefault(call, []).append(mark)
-        return value
-
-
-def trace_graph(graph: fx.GraphModule, args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int) -> Trace:
-    """The marks of one run on example inputs, under the weights' own values."""
-    trace = Trace()
-    leaves = list(pytree.tree_leaves((args, dict(kwargs))))
-    with torch.random.fork_rng(), torch.no_grad(), unchanged(graph), Steady():
-        torch.manual_seed(seed)
-        _Tracer(graph, trace).run(*map(_copied, leaves), enable_io_processing=False)
-    return trace
-
-
-def steps_alike(
-    module: nn.Module, trace: Trace, args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int
-) -> tuple[int, str, str]:
-    """How many calls of modules end as in ``trace`` before one does not, which module that is, and what happened.
-
-    The name of the module is empty for the whole.
-    """
-    return _Steps(module, trace).run(args, kwargs, seed)
-
-
-class _Parted(Exception):
-    """A module's result is not one that the graph makes."""
-
-
-class _Steps:
-    def __init__(self, module: nn.Module, trace: Trace) -> None:
-        self.module, self.trace = module, trace
-        self.names = {id(child): name for name, child in module.named_modules()}
-        self.calls: dict[str, int] = {}
-        self.done = 0
-        self.open: list[str] = []
-        self.failed = ""
-
-    def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int) -> tuple[int, str, str]:
-        handles = [child.register_forward_pre_hook(self._enter) for child in self.module.modules()]
-        handles += [child.register_forward_hook(self._leave) for child in self.module.modules()]
-        what = ""
-        try:
-            with unchanged(self.module):
-                _run(self.module, args, kwargs, seed)
-        except _Parted as parted:
-            what = str(parted)
-        except Exception as error:  # whatever a user's forward raises
-            self.failed = self.open[-1] if self.open else ""
-            what = first_line(error)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return self.done, self.failed, what
-
-    def _enter(self, child: nn.Module, inputs: object) -> None:
-        self.open.append(self.names[id(child)])
-
-    def _leave(self, child: nn.Module, inputs: object, output: object) -> None:
-        name = self.open.pop()
-        call = self.calls.get(name, 0)
-        self.calls[name] = call + 1
-        first = next((each for each in pytree.tree_leaves(output) if isinstance(each, torch.Tensor)), None)
-        given = [each for each in pytree.tree_leaves(inputs) if isinstance(each, torch.Tensor)]
-        passed_on = first is None or any(first is each for each in given)
-        if not passed_on and self.trace.accepts(name, call, _mark(first)) is False:
-            self.failed = name
-            raise _Parted("its result is another")
-        self.done += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +15,11 @@ from torch.utils import _pytree as pytree
 from graphprune.errors import ModelError
 from graphprune.frontends.torch_calls import walk
 from graphprune.frontends.torch_canonical import canonicalize
+from graphprune.frontends.torch_export import distinct, export, merged_inputs, on_meta
 from graphprune.frontends.torch_reader import read
 from graphprune.frontends.torch_slice import slice_module
+from graphprune.frontends.torch_state import tensors_of
+from graphprune.frontends.torch_training import hold, is_training
 from graphprune.score.base import Block, Weights, blocks
 from graphprune.selection import Selection
 from graphprune.structure import Structure
@@ -32,6 +34,7 @@ class TorchProgram:
     """A graph that runs on ``args`` and ``kwargs``, and the module it came from, if there was one.
 
     ``module`` is canonical: what sizes it needs are spelled, so that every one of them can be rewritten.
+    ``dynamic_shapes`` is what ``torch.export`` was told about the sizes of its inputs, ``training`` the mode it is in.
     """
 
     module: fx.GraphModule
@@ -39,6 +42,8 @@ class TorchProgram:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     source: nn.Module | None = None
     notes: tuple[str, ...] = ()
+    dynamic_shapes: Any = None
+    training: bool = False
 
     def read(self) -> Structure:
         """The axes of all tensors and what each operator does with them."""
@@ -54,18 +59,18 @@ class TorchProgram:
         It shares the tensors, which cutting replaces and never writes to: whoever *runs* a copy in training mode, or
         trains it, takes :meth:`detached` first.
         """
-        shared = {id(tensor): tensor for tensor in _tensors(self.module)}
+        shared = {id(tensor): tensor for _, _, tensor in tensors_of(self.module)}
         return replace(self, module=_copied(self.module, shared))
 
     def detached(self) -> TorchProgram:
         """A copy that shares no tensor with this one, nor with the user's module."""
         with torch.no_grad():
-            own = {id(t): t.detach().clone() for t in _tensors(self.module) if not isinstance(t, nn.Parameter)}
-            own |= {
-                id(t): nn.Parameter(t.detach().clone(), t.requires_grad)
-                for t in _tensors(self.module)
-                if isinstance(t, nn.Parameter)
-            }
+            own: dict[int, Any] = {}
+            for _, _, tensor in tensors_of(self.module):
+                if id(tensor) not in own:
+                    value = tensor.detach().clone()
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    own[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if is_parameter else value
         return replace(self, module=_copied(self.module, own))
 
     def weights(self) -> Weights:
@@ -91,14 +96,6 @@ class TorchProgram:
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """All results of one run, nested ones in order."""
         return list(pytree.tree_leaves(self.module(*args, **kwargs)))
-
-
-def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
-    """Parameters, buffers, and tensors that are plain attributes, of a module and all in it."""
-    for inner in module.modules():
-        yield from (tensor for tensor in inner._parameters.values() if tensor is not None)
-        yield from (tensor for tensor in inner._buffers.values() if tensor is not None)
-        yield from (value for value in vars(inner).values() if isinstance(value, torch.Tensor))
 
 
 def _copied(module: fx.GraphModule, tensors: dict[int, Any]) -> fx.GraphModule:
@@ -155,10 +152,12 @@ def capture(
 ) -> TorchProgram:
     """The program of a module on example inputs, or of an exported program; neither is changed.
 
-    A module is exported in the mode it is in: a training module keeps its dropout and batch statistics.
+    A module is exported in the mode it is in: a training module keeps its dropout and batch statistics. Inputs that
+    share memory are copied first, since an export would take them for one; in a program that was exported with such
+    inputs they are one, which a note says.
 
     Raises:
-        ModelError: ``torch.export`` cannot export the module, or its parameters are not finite.
+        ModelError: ``torch.export`` cannot export the module, its parameters are not finite, or the inputs are empty.
     """
     source: nn.Module | None = None
     notes: tuple[str, ...] = ()
@@ -166,39 +165,51 @@ def capture(
         exported = model
         if args is None and model.example_inputs is not None:
             args, kwargs = model.example_inputs
+        notes = merged_inputs(model)
+        args, kwargs = distinct(tuple(args or ()), dict(kwargs or {}))
     else:
         source, notes = unwrapped(model)
-        exported = _exported(source, args or (), dict(kwargs or {}), dynamic_shapes)
+        args, kwargs = on_meta(source, tuple(args or ()), dict(kwargs or {}))
+        args, kwargs = distinct(args, kwargs, source)
+        exported = export(source, args, kwargs, dynamic_shapes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = exported.module()
     assert isinstance(module, fx.GraphModule)
-    program = TorchProgram(module, tuple(args or ()), dict(kwargs or {}), source, notes)
     canonicalize(module)
+    training = is_training(module) if source is None else bool(source.training)
+    if not training:
+        hold(module)
+    _check_results(module)
     _check_finite(module)
-    return program
+    return TorchProgram(module, args, kwargs, source, notes, dynamic_shapes, training)
 
 
-def _exported(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any
-) -> torch.export.ExportedProgram:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
-    except Exception as error:  # torch.export raises whatever the module or one of its own stages raises
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[0] if lines else type(error).__name__
+def _check_results(module: fx.GraphModule) -> None:
+    """Refuse a graph of whose results nothing can be seen: every proof of it would hold."""
+    output = next(node for node in reversed(module.graph.nodes) if node.op == "output")
+    stated = [node.meta.get("val") for node in output.all_input_nodes]
+    results = [value for value in stated if isinstance(value, torch.Tensor)]
+    if results and all(any(isinstance(size, int) and not size for size in value.shape) for value in results):
         raise ModelError(
-            f"torch.export cannot export {type(module).__name__} on these inputs ({type(error).__name__}: {reason}); "
-            "see torch.export's documentation for what it supports"
-        ) from error
+            f"no result holds a number on these inputs (shape {tuple(results[0].shape)}): "
+            "give example inputs with a batch of at least one"
+        )
 
 
 def _check_finite(module: nn.Module) -> None:
-    """Refuse weights that hold NaN: no magnitude of theirs means anything."""
-    for name, parameter in module.named_parameters():
-        if parameter.is_meta or not parameter.is_floating_point() or parameter.numel() == 0:
+    """Refuse weights that hold NaN or infinity: no magnitude of theirs means anything.
+
+    Buffers may be infinite, as masks are.
+    """
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta or not tensor.is_floating_point() or tensor.numel() == 0:
             continue
-        if math.isnan(float(parameter.detach().sum())) and bool(parameter.detach().isnan().any()):
-            raise ModelError(f"parameter '{name}' holds NaN; load or train valid weights first")
+        value = tensor.detach()
+        if bool(value.sum().isfinite()):
+            continue
+        trained = isinstance(tensor, nn.Parameter)
+        if bool(value.isnan().any()):
+            raise ModelError(f"{'parameter' if trained else 'buffer'} '{name}' holds NaN; load or train valid weights")
+        if trained and bool(value.isinf().any()):
+            raise ModelError(f"parameter '{name}' holds infinity; load or train valid weights")

@@ -7,24 +7,32 @@ signature, both modes, devices, copies.
 
 from __future__ import annotations
 
+import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx._pytree import tree_flatten_spec
+from torch.fx.graph import _PyTreeCodeGen
 from torch.utils import _pytree as pytree
 
 from graphprune.frontends.torch_calls import walk
 from graphprune.frontends.torch_training import hold, is_training, loose_coins, set_training
 
-__all__ = ["PrunedModule"]
+__all__ = ["CONSTANTS", "PrunedModule"]
+
+CONSTANTS = (bool, int, float, str, type(None))
+"""Inputs of these types are part of a graph: exporting takes the example's value for the only one."""
 
 
 class PrunedModule(fx.GraphModule):  # type: ignore[misc]
     """A graph of ATen calls with parameters, in one of two modes.
 
-    Inputs must have the shapes of the example inputs, except for dimensions that were exported as dynamic.
+    Inputs must have the shapes of the example inputs, except for dimensions that were exported as dynamic; those that are
+    no tensors must have the values.
     """
 
     @classmethod
@@ -67,6 +75,7 @@ class PrunedModule(fx.GraphModule):  # type: ignore[misc]
         return self
 
     def _prepare(self) -> None:
+        self._arguments, self._fixed = _fixed(self)
         self.register_forward_pre_hook(_check_inputs, with_kwargs=True)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> PrunedModule:
@@ -89,6 +98,12 @@ class PrunedModule(fx.GraphModule):  # type: ignore[misc]
             child.training = training
         copied._prepare()
         return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As a document and tensors, so that processes can pass it on and ``torch.save`` can write it."""
+        from graphprune.frontends.torch_text import tensors_of, to_document
+
+        return _restored, (to_document(self, training=self.training), tensors_of(self), set(self.state_dict()))
 
 
 def _free(module: nn.Module) -> None:
@@ -132,20 +147,33 @@ def _move(module: fx.GraphModule, before: set[torch.device], after: torch.device
 
 
 def _check_inputs(module: fx.GraphModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Refuse inputs of other shapes than the graph was made for: sizes are spelled in it.
+    """Refuse inputs of other shapes than the graph was made for, and other numbers and flags: both are spelled in it.
 
     Raises:
-        ValueError: names the input, its shape and the one that is needed.
+        ValueError: names the input, what it is and what is needed.
     """
     if torch.compiler.is_compiling():
+        # which traces this: shapes are the compiler's own business, values of arguments are not
+        given = dict(zip(module._arguments, args, strict=False))
+        given.update(kwargs)
+        for name, stated in module._fixed.items():
+            if name in given:
+                _check_constant(name, stated, given[name])
         return
-    leaves = pytree.tree_leaves((args, dict(kwargs)))
+    leaves = _leaves(module, args, dict(kwargs))
     wanted = [node for node in module.graph.nodes if node.op == "placeholder"]
     symbols: dict[str, int] = {}
     for node, value in zip(wanted, leaves, strict=False):
-        stated = node.meta.get("val")
-        if not isinstance(stated, torch.Tensor) or not isinstance(value, torch.Tensor):
+        if "val" not in node.meta:
             continue
+        stated = node.meta["val"]
+        if isinstance(stated, CONSTANTS):
+            _check_constant(node.name, stated, value)
+            continue
+        if not isinstance(stated, torch.Tensor):
+            continue
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f"input '{node.name}' was a tensor when the graph was exported, and {value!r} was given")
         fits = len(stated.shape) == len(value.shape) and all(
             given == (size if isinstance(size, int) else symbols.setdefault(str(size), int(given)))
             for size, given in zip(stated.shape, value.shape, strict=True)
@@ -155,3 +183,68 @@ def _check_inputs(module: fx.GraphModule, args: tuple[Any, ...], kwargs: Mapping
                 f"input '{node.name}' has shape {tuple(value.shape)} where the graph was exported for "
                 f"{tuple(map(str, stated.shape))}: export with dynamic_shapes for other sizes"
             )
+
+
+def _leaves(module: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """What is given for each input of the graph; nothing where the call itself will say what is wrong with it."""
+    codegen = module.graph._codegen
+    if not isinstance(codegen, _PyTreeCodeGen):
+        return list(pytree.tree_leaves((args, kwargs)))
+    info = codegen.pytree_info
+    given = dict(zip(info.orig_args, args, strict=False)) | kwargs
+    if len(args) > len(info.orig_args) or given.keys() != set(info.orig_args):
+        return []
+    values = [given[name] for name in info.orig_args]
+    count = info.in_spec.child(0).num_children
+    names = info.in_spec.child(1).context
+    try:
+        leaves = tree_flatten_spec((tuple(values[:count]), dict(zip(names, values[count:], strict=True))), info.in_spec)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError):
+        return []
+    if len(leaves) != len(pytree.tree_leaves(values)):
+        raise ValueError(
+            f"the inputs hold {len(pytree.tree_leaves(values))} values where the graph was exported for {len(leaves)}"
+        )
+    return list(leaves)
+
+
+def _fixed(module: fx.GraphModule) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The names of all arguments, and the values of those that are a number, text or flag."""
+    codegen = module.graph._codegen
+    if not isinstance(codegen, _PyTreeCodeGen):
+        return (), {}
+    info = codegen.pytree_info
+    specs = [each for part in info.in_spec.children() for each in part.children()]
+    inputs = iter(node for node in module.graph.nodes if node.op == "placeholder")
+    fixed: dict[str, Any] = {}
+    for name, spec in zip(info.orig_args, specs, strict=True):
+        nodes = list(itertools.islice(inputs, spec.num_leaves))
+        if spec.is_leaf() and nodes and isinstance(value := nodes[0].meta.get("val", ...), CONSTANTS):
+            fixed[name] = value
+    return tuple(info.orig_args), fixed
+
+
+def _check_constant(name: str, stated: object, given: object) -> None:
+    if not _is_same(stated, given):
+        said = f"a {type(given).__name__}" if isinstance(given, torch.Tensor) else repr(given)
+        raise ValueError(
+            f"input '{name}' was fixed at {stated!r} when the graph was exported, and {said} was given: "
+            "export with the other value for another graph"
+        )
+
+
+def _is_same(stated: object, given: object) -> bool:
+    """Whether a number, text or flag is the one that the graph was exported for."""
+    if isinstance(stated, float) and isinstance(given, float) and math.isnan(stated):
+        return math.isnan(given)
+    numbers = isinstance(stated, int | float) and isinstance(given, int | float)
+    if isinstance(stated, bool) is not isinstance(given, bool):
+        return False
+    return (numbers or type(stated) is type(given)) and stated == given
+
+
+def _restored(document: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], saved: set[str]) -> PrunedModule:
+    """A module out of a pickle."""
+    from graphprune.frontends.torch_text import from_document
+
+    return from_document(document, tensors, saved)

@@ -379,9 +379,13 @@ class Reader(Reading):
 
     def _higher_order(self, module: fx.GraphModule, prefix: str, label: str, node: fx.Node) -> None:
         inner = dict(bodies(module, node))
+        listed = list(torch_bodies.flat(node.args))
+        for other in node.all_input_nodes:
+            if other not in listed:
+                self.pin(prefix + other.name, names_of(node.target)[0], "an operand that is not among its arguments")
         operands = [
             self._operand(prefix, value, "operand")
-            for value in torch_bodies.flat(node.args)
+            for value in listed
             if not (isinstance(value, fx.Node) and str(value.target) in inner and value.op == "get_attr")
         ]
         value = node.meta.get("val")

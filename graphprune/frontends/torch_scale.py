@@ -11,7 +11,8 @@ the difference can go into what makes ``q``: the rows of a linear layer, or the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,76 +38,155 @@ _NORMS = {"aten.layer_norm": ("weight", "bias"), "aten.rms_norm": ("weight",)}
 _LINEAR = {"aten.linear": -1, "aten.conv1d": 1, "aten.conv2d": 1, "aten.conv3d": 1}
 """The dimension of their result that the rows of their weight make."""
 
+_SUMS = frozenset(f"aten.{name}" for name in ("add", "sub", "cat", "stack"))
+_FACTORS = frozenset(f"aten.{name}" for name in ("mul", "div"))
+_PRODUCTS = frozenset(f"aten.{name}" for name in ("matmul", "bmm"))
+_HOMOGENEOUS = frozenset(
+    f"aten.{name}" for name in ("neg", "relu", "flip", "roll", "max_pool1d", "max_pool2d", "avg_pool2d", "_to_copy")
+)
+"""Operators that a positive factor passes through, as it does through movement."""
 
-def move_scales(graph: fx.GraphModule, skip: Iterable[str] = ()) -> int:
+
+def move_scales(graph: fx.GraphModule, skip: Iterable[str] = (), before: fx.GraphModule | None = None) -> int:
     """Let attentions that had the default scale have that of their heads' width now; returns how many changed.
 
-    Parameters of the graph are written to. Attentions made by modules called as in ``skip``, and those whose ``q`` is
-    not made by a layer that can take a factor, keep the scale they have.
+    With the graph as it was ``before`` the cut, numbers that are the (reciprocal) square root of the width of ``q`` are
+    taken for such scales too. Parameters of the graph are written to. Attentions made by modules called as in ``skip``,
+    and those whose ``q`` is not made by a layer that can take a factor, keep the scale they have.
     """
     left_out = set(skip)
     changed = 0
     touched: set[tuple[int, int]] = set()
-    for _, node, owner in list(walk(graph)):
-        if not node.meta.get(DEFAULT_SCALE):
-            continue
+    widths = {label: _width(node) for label, node, _ in walk(before)} if before is not None else {}
+    for label, node, owner in list(walk(graph)):
         paths = [str(path).partition("@")[0] for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
-        query = node.args[0]
-        stated = query.meta.get("val") if isinstance(query, fx.Node) else None
-        if not isinstance(stated, torch.Tensor) or not isinstance(stated.shape[-1], int) or left_out & set(paths):
+        if left_out & set(paths):
             continue
-        old, new = float(arguments(node)["scale"]), 1.0 / math.sqrt(stated.shape[-1])
-        if math.isclose(old, new, rel_tol=1e-9):
-            continue
-        assert isinstance(query, fx.Node)
-        if _multiply(owner, query, old / new, touched):
-            put(node, "scale", new)
+        scale = _fused(node) if node.meta.get(DEFAULT_SCALE) else None
+        if scale is None and widths:
+            prefix = label[: len(label) - len(node.name)]
+            scale = _spelled(node, lambda each, prefix=prefix: widths.get(prefix + each.name))  # type: ignore[misc]
+        if scale is not None and _multiply(owner, scale.query, scale.factor, touched):
+            scale.set()
             changed += 1
     return changed
 
 
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """What must be multiplied by what, so that a number in a call may be another."""
+
+    query: fx.Node
+    factor: float
+    node: fx.Node
+    argument: str
+    value: float
+
+    def set(self) -> None:
+        put(self.node, self.argument, self.value)
+
+
+def _width(node: object) -> int | None:
+    stated = node.meta.get("val") if isinstance(node, fx.Node) else None
+    if not isinstance(stated, torch.Tensor) or stated.dim() == 0:
+        return None
+    return stated.shape[-1] if isinstance(stated.shape[-1], int) else None
+
+
+def _fused(node: fx.Node) -> _Scale | None:
+    """The scale of an attention in one operator."""
+    query, width = node.args[0], _width(node.args[0])
+    if not isinstance(query, fx.Node) or width is None:
+        return None
+    old, new = float(arguments(node)["scale"]), width**-0.5
+    return None if math.isclose(old, new, rel_tol=1e-9) else _Scale(query, old / new, node, "scale", new)
+
+
+def _spelled(node: fx.Node, before: Callable[[fx.Node], int | None]) -> _Scale | None:
+    """A number that products of queries and keys, or queries, are multiplied or divided by."""
+    name = names_of(node.target)[-1] if node.op == "call_function" else ""
+    if name not in _FACTORS or len(node.args) != 2 or not isinstance(node.args[0], fx.Node):
+        return None
+    operand, holder, argument = node.args[1], node, "other"
+    if isinstance(operand, fx.Node) and operand.target is torch.ops.aten.full.default and len(operand.users) == 1:
+        holder, argument, operand = operand, "fill_value", operand.args[1]
+    if not isinstance(operand, float | int) or operand <= 0:
+        return None
+    query = node.args[0]
+    if names_of(query.target)[-1] in _PRODUCTS and isinstance(query.args[0], fx.Node):
+        query = query.args[0]
+    old, new = before(query), _width(query)
+    if old is None or new is None or old == new:
+        return None
+    power = next((p for p in (0.5, -0.5) if math.isclose(operand, old**p, rel_tol=1e-6)), None)
+    if power is None:
+        return None
+    value = new**power
+    factor = operand / value if name == "aten.mul" else value / operand
+    return _Scale(query, factor, holder, argument, value)
+
+
 def _multiply(graph: fx.GraphModule, query: fx.Node, factor: float, touched: set[tuple[int, int]]) -> bool:
     """Multiply what makes ``query`` by ``factor``; tells whether that could be done."""
-    chain: list[fx.Node] = []
-    node = query
-    while True:
-        name = names_of(node.target)[-1] if node.op == "call_function" else ""
-        if name in _NORMS:
-            return _scale(graph, node, _NORMS[name], None, factor, touched)
-        if name in _LINEAR:
-            rows = _rows(node, chain, _LINEAR[name])
-            return rows is not None and _scale(graph, node, ("weight", "bias"), rows, factor, touched)
-        if name not in _MOVEMENT and not name.endswith("getitem"):
-            return False
-        chain.append(node)
-        source = node.args[0]
-        if not isinstance(source, fx.Node):
-            return False
-        node = source
+    made: dict[fx.Node, fx.Node | None] = {}
+    layer = _maker(query, made)
+    if layer is None:
+        return False
+    name = names_of(layer.target)[-1]
+    if name in _NORMS:
+        return _scale(graph, layer, _NORMS[name], None, factor, touched)
+    rows = _rows(layer, query, [node for node, maker in made.items() if maker is layer], _LINEAR[name])
+    return rows is not None and _scale(graph, layer, ("weight", "bias"), rows, factor, touched)
 
 
-def _rows(layer: fx.Node, chain: list[fx.Node], dim: int) -> torch.Tensor | None:
-    """Which of a layer's outputs arrive at the end of a chain of movements: numbers are sent along it."""
+def _maker(node: fx.Node, made: dict[fx.Node, fx.Node | None], depth: int = 0) -> fx.Node | None:
+    """The one layer that ``node`` is proportional to, None where there is none; ``made`` remembers it of all nodes."""
+    if node in made or depth > 64:
+        return made.get(node)
+    made[node] = None
+    if node.op != "call_function":
+        return None
+    name = names_of(node.target)[-1]
+    if name in _NORMS or name in _LINEAR:
+        made[node] = node
+    elif name in _MOVEMENT or name in _HOMOGENEOUS or name.endswith("getitem"):
+        made[node] = _maker(node.args[0], made, depth + 1) if isinstance(node.args[0], fx.Node) else None
+    elif name in _SUMS:
+        makers = {_maker(each, made, depth + 1) for each in node.all_input_nodes}
+        made[node] = makers.pop() if len(makers) == 1 else None
+    elif name in _FACTORS:
+        operands = node.all_input_nodes if name == "aten.mul" else node.all_input_nodes[:1]
+        found = [maker for each in operands if (maker := _maker(each, made, depth + 1)) is not None]
+        made[node] = found[0] if len(found) == 1 else None
+    return made[node]
+
+
+def _rows(layer: fx.Node, end: fx.Node, between: list[fx.Node], dim: int) -> torch.Tensor | None:
+    """Which of a layer's outputs arrive at ``end``: those that a gradient comes back to."""
     stated = layer.meta.get("val")
     if not isinstance(stated, torch.Tensor):
         return None
-    shape = [_number(size) for size in stated.shape]
-    numbers = torch.arange(shape[dim])
-    view = [1] * len(shape)
-    view[dim] = -1
-    values: dict[fx.Node, Any] = {layer: numbers.reshape(view).expand(shape).contiguous()}
+    start = torch.rand([_number(size) for size in stated.shape], dtype=torch.float64, requires_grad=True)
+    values: dict[fx.Node, Any] = {layer: start}
 
     def value(node: fx.Node) -> Any:
-        return values[node] if node in values else _number(node.meta["val"])
+        if node not in values:
+            known = node.meta["val"]
+            tensor = isinstance(known, torch.Tensor)
+            values[node] = torch.ones([_number(each) for each in known.shape]) if tensor else _number(known)
+        return values[node]
 
     try:
-        for node in reversed(chain):
-            args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), value)
-            values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
-    except (RuntimeError, TypeError, KeyError, IndexError, ValueError):
+        with torch.enable_grad():
+            for node in sorted(between):
+                if node is not layer:
+                    args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), value)
+                    values[node] = node.target(*args, **kwargs)
+            (gradient,) = torch.autograd.grad(values[end].square().sum(), start)
+    except (RuntimeError, TypeError, KeyError, IndexError, ValueError, AttributeError):
         return None
-    end = values[chain[0]] if chain else values[layer]
-    return torch.unique(end) if isinstance(end, torch.Tensor) else None
+    seen = (gradient != 0).movedim(dim, 0).flatten(1).any(1) if gradient.dim() > 1 else gradient != 0
+    return seen.nonzero().reshape(-1)
 
 
 def _number(size: Any) -> int:

@@ -34,8 +34,9 @@ def slice_module(module: fx.GraphModule, structure: Structure, selection: Select
         if call.sites:
             changed |= _Sites(*nodes[call.node], call, selection).rewrite()
     if changed:
+        restate = _Restated(structure, selection)
         for label, (node, _) in nodes.items():
-            _restate(node, label, structure, selection)
+            restate(node, label)
         for owner in {id(owner): owner for _, owner in nodes.values()}.values():
             owner.graph.lint()
             owner.recompile()
@@ -83,22 +84,34 @@ def _set(owner: nn.Module, name: str, tensor: torch.Tensor) -> None:
         setattr(owner, name, tensor)
 
 
-def _restate(node: fx.Node, label: str, structure: Structure, selection: Selection) -> None:
-    """State the new extents of what a node makes; symbolic dimensions stay as they are."""
-    value = node.meta.get("val")
-    if isinstance(value, torch.Tensor):
-        node.meta["val"] = _resized(value, structure.tensors.get(label), selection)
-    elif isinstance(value, Sequences):
-        node.meta["val"] = type(value)(
-            _resized(each, structure.tensors.get(f"{label}.{index}"), selection) for index, each in enumerate(value)
-        )
+class _Restated:
+    """States the new extents of what nodes make; symbolic dimensions stay as they are.
 
+    Tensors that stand for shapes are slow to make, so those of one shape and type are one.
+    """
 
-def _resized(value: object, axes: Axes | None, selection: Selection) -> object:
-    if not isinstance(value, torch.Tensor) or axes is None or not any(map(selection.cuts, axes)):
-        return value
-    sizes = [_extent(axis, size, selection) for axis, size in zip(axes, value.shape, strict=True)]
-    return value.new_empty(sizes)
+    def __init__(self, structure: Structure, selection: Selection) -> None:
+        self.structure, self.selection = structure, selection
+        self._made: dict[tuple[object, ...], torch.Tensor] = {}
+
+    def __call__(self, node: fx.Node, label: str) -> None:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            node.meta["val"] = self._resized(value, label)
+        elif isinstance(value, Sequences):
+            node.meta["val"] = type(value)(self._resized(each, f"{label}.{n}") for n, each in enumerate(value))
+
+    def _resized(self, value: object, label: str) -> object:
+        axes = self.structure.tensors.get(label)
+        if not isinstance(value, torch.Tensor) or axes is None or not any(map(self.selection.cuts, axes)):
+            return value
+        sizes = [_extent(axis, size, self.selection) for axis, size in zip(axes, value.shape, strict=True)]
+        if not all(isinstance(size, int) for size in sizes):
+            return value.new_empty(sizes)
+        key = (*sizes, value.dtype, value.device, value.requires_grad)
+        if key not in self._made:
+            self._made[key] = value.new_empty(sizes)
+        return self._made[key]
 
 
 def _extent(axis: Axis, size: int | torch.SymInt, selection: Selection) -> int | torch.SymInt:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,7 +20,8 @@ from torch.utils import _pytree as pytree
 
 from graphprune.errors import ModelError
 from graphprune.frontends.torch_calls import names_of
-from graphprune.frontends.torch_pruned import PrunedModule
+from graphprune.frontends.torch_operators import higher_order_named, operator_named
+from graphprune.frontends.torch_pruned import CONSTANTS, PrunedModule
 from graphprune.frontends.torch_training import COIN, FIXED, PROBABILITY, fixed_nodes
 
 __all__ = ["from_document", "tensors_of", "to_document"]
@@ -28,7 +29,8 @@ __all__ = ["from_document", "tensors_of", "to_document"]
 FORMAT = 1
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_NAME = re.compile(r"[A-Za-z_0-9][A-Za-z0-9_]*(\.[A-Za-z_0-9][A-Za-z0-9_]*)*")
+_NAME = re.compile(r"[^.\"\\\x00-\x1f\x7f-\x9f\u2028\u2029]+(\.[^.\"\\\x00-\x1f\x7f-\x9f\u2028\u2029]+)*")
+"""What can stand in a string of Python code as it is: parts of names may be any keys of modules in dicts."""
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{f"operator.{each.__name__}": each for each in (
@@ -44,9 +46,6 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 """The functions that a graph may call, apart from operators."""
 
 _SPELLED = {id(function): name for name, function in _FUNCTIONS.items()}
-
-_REFUSED = {"aten::from_file", "aten::save"}
-"""Operators that touch files."""
 
 _KINDS: dict[str, type] = {
     "dtype": torch.dtype,
@@ -110,6 +109,8 @@ def _graph_document(graph: fx.GraphModule, fixed: set[fx.Node]) -> dict[str, Any
         if node.op == "placeholder" and isinstance(value := node.meta.get("val"), torch.Tensor):
             entry["shape"] = [size if isinstance(size, int) else str(size) for size in value.shape]
             entry["dtype"] = str(value.dtype).removeprefix("torch.")
+        elif node.op == "placeholder" and isinstance(value := node.meta.get("val", ...), CONSTANTS):
+            entry["value"] = _text(value, node)
         if node in fixed or FIXED in node.meta:
             entry["fixed"] = True
         if COIN in node.meta:
@@ -215,7 +216,7 @@ def from_document(
         training = bool(document["training"])
         graph = _graph(document, tensors, "", device)
         module = PrunedModule.of(graph, persistent, training, held=True)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, SyntaxError) as error:
         lines = str(error).splitlines() or [""]
         raise ModelError(f"not a graph of this version of graphprune ({type(error).__name__}: {lines[0]})") from None
     assert isinstance(module, PrunedModule)
@@ -233,12 +234,13 @@ def _graph(
     for entry in document["nodes"]:
         op, name = str(entry["op"]), str(entry["name"])
         args = tuple(_value(each, nodes, device) for each in entry.get("args", ()))
-        kwargs = {str(key): _value(each, nodes, device) for key, each in entry.get("kwargs", {}).items()}
+        kwargs = {_checked(_WORD, key): _value(each, nodes, device) for key, each in entry.get("kwargs", {}).items()}
         if not _WORD.fullmatch(name) or name in nodes:
             raise ValueError(f"node {name!r}")
         if op == "placeholder":
             nodes[name] = graph.create_node(op, _checked(_WORD, entry["target"]), args, name=name)
-            nodes[name].meta["val"] = _stated(entry)
+            if "value" in entry or "shape" in entry:
+                nodes[name].meta["val"] = _value(entry["value"], {}, None) if "value" in entry else _stated(entry)
         elif op == "get_attr":
             target = _checked(_NAME, entry["target"])
             if target not in document.get("graphs", {}):
@@ -260,7 +262,7 @@ def _graph(
     if signature is not None:
         info = _PyTreeInfo(
             [_checked(_WORD, each) for each in signature["arguments"]],
-            _spec(signature["inputs"]),
+            _inputs(signature["inputs"]),
             _spec(signature["outputs"]) if "outputs" in signature else None,
         )
         graph.set_codegen(_PyTreeCodeGen(info))
@@ -275,10 +277,8 @@ def _checked(pattern: re.Pattern[str], text: object) -> str:
     return text
 
 
-def _stated(entry: Mapping[str, Any]) -> torch.Tensor | None:
+def _stated(entry: Mapping[str, Any]) -> torch.Tensor:
     """A tensor without memory whose shape says what an input must be; symbolic dimensions have no demands."""
-    if "shape" not in entry:
-        return None
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
@@ -309,19 +309,7 @@ def _target(text: str) -> Any:
     if text in _FUNCTIONS:
         return _FUNCTIONS[text]
     space, _, rest = text.partition(".")
-    if space == "higher_order":
-        found = getattr(torch.ops.higher_order, _checked(_WORD, rest), None)
-        if isinstance(found, torch._ops.HigherOrderOperator):
-            return found
-        raise ModelError(f"this version of PyTorch has no operator '{text}'")
-    name, _, overload = rest.rpartition(".")
-    packet = getattr(getattr(torch.ops, space), name, None) if all(map(_WORD.fullmatch, (space, name))) else None
-    found = getattr(packet, overload, None) if _WORD.fullmatch(overload) else None
-    if not isinstance(found, torch._ops.OpOverload):
-        raise ModelError(f"there is no operator '{text}': import the package that registers it before loading")
-    if found._schema.name in _REFUSED:
-        raise ModelError(f"the operator '{text}' is not allowed in a stored graph")
-    return found
+    return higher_order_named(rest) if space == "higher_order" else operator_named(text)
 
 
 def _constant(kind: str, text: object) -> Any:
@@ -354,6 +342,14 @@ def _value(value: Any, nodes: Mapping[str, fx.Node], device: torch.device | None
     return _constant(kind, inner)
 
 
+def _inputs(text: Any) -> Any:
+    """The specification of positional and keyword arguments: the names of the latter become part of code."""
+    if text is not None and len(text["parts"]) == 2:
+        for key in (text["parts"][1] or {}).get("keys", ()):
+            _checked(_WORD, key)
+    return _spec(text)
+
+
 def _spec(text: Any) -> Any:
     if text is None:
         return pytree.treespec_leaf() if hasattr(pytree, "treespec_leaf") else pytree.LeafSpec()
@@ -366,8 +362,3 @@ def _spec(text: Any) -> Any:
         raise ValueError("a dict with other keys than parts")
     known = pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.get(text.get("class", ""), dict)
     return pytree.TreeSpec(known, keys, parts)
-
-
-def names_in(document: Mapping[str, Any]) -> Sequence[str]:
-    """The names of the inputs."""
-    return [str(entry["name"]) for entry in document["nodes"] if entry["op"] == "placeholder"]

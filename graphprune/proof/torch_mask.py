@@ -56,6 +56,10 @@ def masked_original(program: TorchProgram, structure: Structure, selection: Sele
         if found is not None:
             done[call.node] = found
             _Masker(*nodes[call.node], call, found).mask()
+    for node, _ in nodes.values():
+        # What a mask makes lies in memory in another order than what it replaces, and a view depends on that.
+        if node.target is torch.ops.aten.view.default and not node.kwargs:
+            node.target = torch.ops.aten.reshape.default
     for owner in {id(owner): owner for _, owner in nodes.values()}.values():
         owner.graph.lint()
         owner.recompile()

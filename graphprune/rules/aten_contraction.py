@@ -176,7 +176,7 @@ def _pairs(call: Call, kind: str, keep: bool) -> list[Axes | None]:
     at = int(call.attribute("dim", -1)) % rank
     if at < rank - min(len(a), len(b)):
         raise Declined("a dimension that one of its operands lacks")
-    places = tuple((number, at - rank) for number in (0, 1))
+    places = tuple((number, at - rank + len(axes)) for number, axes in enumerate((a, b)))
     result = []
     for dim in range(-rank, 0):
         own = [axes[dim] for axes in (a, b) if len(axes) >= -dim]

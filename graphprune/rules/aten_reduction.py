@@ -179,6 +179,22 @@ def quantiles(call: Call) -> list[Axes | None]:
 
 
 SUM, STATISTICS = reduction("sum"), reduction("statistics")
+
+
+def differences(call: Call) -> list[Axes | None]:
+    """Differences of neighbours along one dimension, with what is put before and after it."""
+    x, known = call.axes(0), call.result()
+    at = int(call.attribute("dim", -1)) % len(x)
+    for number, operand in enumerate(call.operands):
+        if operand is not None:
+            axes = call.axes(number)
+            call.pin(axes[at], "neighbours are subtracted")
+            for dim in set(range(len(x))) - {at}:
+                call.unify(x[dim], axes[dim])
+    made = call.fixed(known[at] if known else None, "neighbours are subtracted")
+    return [(*x[:at], made, *x[at + 1 :])]
+
+
 bind("aten.sum aten.nansum aten.count_nonzero aten.any", SUM, "self")
 bind("aten.all aten.amax aten.amin aten.aminmax aten.logsumexp aten.mean aten.nanmean", STATISTICS, "self")
 bind("aten.prod aten.special_logsumexp aten.std aten.std_mean aten.var aten.var_mean", STATISTICS, "self")
@@ -187,6 +203,7 @@ bind("aten.max.default aten.median.default aten.min.default aten.nanmedian.defau
 bind("aten.nanquantile aten.quantile", quantiles, "self q")
 bind("aten.argmax aten.argmin", place, "self")
 bind("aten.kthvalue", kth, "self")
+bind("aten.diff", differences, "self prepend append")
 bind("aten.mode", extreme, "self")
 bind("aten.argsort aten.sort", order, "self")
 bind("aten.topk", best, "self")

@@ -22,7 +22,7 @@ __all__ = ["cubic", "iterate"]
 Widths = Mapping[tuple[str, ...], int]
 """Sizes of groups, by the names of their slices: these stay the same when the module is pruned."""
 
-_FIXED = ("per_group", "macs", "params", "bytes", "pipeline", "inplace", "optimizer", "output", "plan_path")
+_FIXED = ("ratio", "per_group", "macs", "params", "bytes", "pipeline", "inplace", "optimizer", "output", "plan_path")
 
 
 def cubic(step: int, start: float, end: float, begin: int, steps: int) -> float:

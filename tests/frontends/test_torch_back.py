@@ -85,8 +85,9 @@ def test_heads_and_their_width_are_told_apart() -> None:
     assert case.module.config.hidden_size == case.module.embed.embedding_dim < 24
 
 
-def test_a_scale_left_to_pytorch_is_made_up_for() -> None:
-    case = give_back("default scale")
+@pytest.mark.parametrize("name", ["default scale", "computed scale", "turned"])
+def test_a_scale_that_follows_from_the_width_is_made_up_for(name: str) -> None:
+    case = give_back(name)
     assert case.way == "module"
     widths = {layer.attention.head_dim for layer in case.module.layers}
     assert widths != {6}
@@ -152,6 +153,18 @@ def test_a_module_that_cannot_be_copied_comes_back_as_a_graph() -> None:
     slim.write(structure, selection := random_selection(structure))
     back = returned(before, slim, structure, selection)
     assert (back.way, back.reason) == ("graph", "Stubborn cannot be copied (TypeError: never twice)")
+
+
+def test_without_values_it_is_a_graph() -> None:
+    with torch.device("meta"):
+        source, inputs = Residual().eval(), torch.randn(4, 3, 6, 6)
+    before = program(source, inputs)
+    structure = before.read()
+    slim = before.clone()
+    slim.write(structure, selection := random_selection(structure))
+    back = returned(before, slim, structure, selection)
+    assert back.way == "graph"
+    assert "meta device" in back.reason
 
 
 def _loss(case: Returned) -> torch.Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
+import pickle
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from torch.nn import functional  # noqa: E402
 from torch_models import program  # noqa: E402
 from torch_returned import give_back  # noqa: E402
 
+from graphprune.frontends.torch_program import capture  # noqa: E402
 from graphprune.frontends.torch_pruned import PrunedModule  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -79,6 +82,101 @@ def test_a_state_dict_goes_around() -> None:
     assert torch.equal(other(inputs), module(inputs))
 
 
+class Flagged(nn.Module):
+    """Numbers and flags decide what is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.dropout = nn.Linear(4, 3), nn.Dropout(0.5)
+
+    def forward(
+        self, xs: list[torch.Tensor], flag: bool = True, mask: torch.Tensor | None = None, *, scale: float = 2.0
+    ) -> torch.Tensor:
+        y = self.dropout(self.linear(xs[0] + xs[1])) * scale
+        y = y if mask is None else y * mask
+        return y if flag else -y
+
+
+def flagged() -> tuple[PrunedModule, torch.Tensor]:
+    """A graph of it, and an input."""
+    x = torch.randn(2, 4)
+    graph = program(Flagged().eval(), [x, x + 1], True, None, scale=3.0).detached().module
+    return PrunedModule.of(graph, training=False), x
+
+
+@pytest.mark.parametrize("made", ["at once", "copied", "pickled"])
+def test_what_exporting_fixed_is_checked(made: str) -> None:
+    module, x = flagged()
+    if made != "at once":
+        module = copy.deepcopy(module) if made == "copied" else pickle.loads(pickle.dumps(module))
+    xs = [x, x]
+    expected = module(xs, True, None, scale=3.0)
+    assert torch.equal(module(scale=3, mask=None, flag=True, xs=xs), expected)
+    wrong: list[tuple[list[Any], dict[str, Any], str]] = [
+        (
+            [xs, False, None],
+            {"scale": 3.0},
+            "'flag' was fixed at True when the graph was exported, and False was given",
+        ),
+        ([xs, 1, None], {"scale": 3.0}, "'flag' was fixed at True"),
+        ([xs, True, x], {"scale": 3.0}, "'mask' was fixed at None when the graph was exported, and a Tensor was given"),
+        ([xs], {"scale": 30.0, "mask": None, "flag": True}, "'scale' was fixed at 3.0"),
+        ([[x, True], True, None], {"scale": 3.0}, "was a tensor when the graph was exported"),
+        ([[x, x, x], True, None], {"scale": 3.0}, "the inputs hold 6 values"),
+    ]
+    for args, kwargs, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            module(*args, **kwargs)
+    with pytest.raises(TypeError, match="missing"):
+        module(xs)
+
+
+def test_a_compiler_sees_what_exporting_fixed() -> None:
+    module, x = flagged()
+    compiled = torch.compile(module, backend="eager")
+    assert compiled([x, x], True, None, scale=3.0).shape == (2, 3)
+    with pytest.raises(ValueError, match="'flag' was fixed at True"):
+        compiled([x, x], False, None, scale=3.0)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_pickles(training: bool) -> None:
+    module, inputs = pruned(training)
+    module.eval()
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    for loaded in (torch.load(file, weights_only=False), pickle.loads(pickle.dumps(module))):
+        assert isinstance(loaded, PrunedModule)
+        assert loaded.training is False
+        assert torch.equal(loaded(inputs), module(inputs))
+        assert list(loaded.state_dict()) == list(module.state_dict())
+        assert dict(loaded.named_buffers()).keys() == dict(module.named_buffers()).keys()
+        assert not torch.equal(loaded.train()(inputs), loaded(inputs))
+        with pytest.raises(ValueError, match="exported for"):
+            loaded(inputs[:2])
+
+
+def test_ties_outlive_pickles() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.b.weight = self.a.weight
+            self.a.bias.requires_grad_(False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x))
+
+    module = PrunedModule.of(program(Tied(), torch.randn(2, 4)).detached().module)
+    loaded = pickle.loads(pickle.dumps(module))
+    assert loaded.get_parameter("a.weight") is loaded.get_parameter("b.weight")
+    trains = {name: each.requires_grad for name, each in module.named_parameters()}
+    assert {name: each.requires_grad for name, each in loaded.named_parameters()} == trains
+    assert not trains["a.bias"]
+
+
 def test_it_can_be_exported_again() -> None:
     module, inputs = pruned(True)
     module.eval()
@@ -94,13 +192,30 @@ def test_inputs_of_other_shapes_are_refused() -> None:
 
 def test_dynamic_dimensions_are_free() -> None:
     batch = torch.export.Dim("batch")
-    from graphprune.frontends.torch_program import capture
-
     graph = capture(nn.Linear(3, 2), (torch.randn(4, 3),), dynamic_shapes=({0: batch},)).detached()
     module = PrunedModule.of(graph.module)
     assert module(torch.randn(7, 3)).shape == (7, 2)
     with pytest.raises(ValueError, match="exported for"):
         module(torch.randn(7, 4))
+
+
+def test_dynamic_dimensions_that_the_code_fixes_are_not_free() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.outer = nn.Linear(3, 8), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.inner(x)
+            assert y.shape[0] == 4
+            return self.outer(y)
+
+    captured = capture(Fixed(), (torch.randn(4, 3),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    assert {axis.size for axis in captured.read().tensors["linear"]} == {4, 8}
+    module = PrunedModule.of(captured.detached().module)
+    assert module(torch.randn(4, 3)).shape == (4, 2)
+    with pytest.raises(ValueError, match=r"input 'x' has shape \(5, 3\)"):
+        module(torch.randn(5, 3))
 
 
 def test_devices_in_calls_follow_the_module() -> None:

@@ -152,6 +152,7 @@ BODIES = {
     "running sum": lambda x: x.cumsum(1),
     "running sum in place": lambda x: x.mul(2).cumsum_(1).relu_(),
     "softmax": lambda x: x.softmax(1),
+    "similarity": lambda x: x * F.cosine_similarity(x, x.flip(2), dim=-3).unsqueeze(1),
 }
 
 
@@ -416,3 +417,21 @@ def test_what_a_saturated_end_hides_is_compared() -> None:
     assert result.ok, result.reason
     assert [output.name for output in result.outputs] == ["sigmoid_1", "conv2d_1"]
     assert [output.name for output in case.verify().outputs] == ["conv2d_1"]
+
+
+def test_a_view_of_a_masked_tensor_does_not_depend_on_its_layout() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.first(x).softmax(-1).view(-1, 8))
+
+    own = program(Net(), torch.randn(2, 5, 3))
+    structure = own.read()
+    masked = masked_original(own, structure, random_selection(structure))
+    targets = [node.target for _, node, _ in walk(masked)]
+    assert torch.ops.aten.view.default in [node.target for _, node, _ in walk(own.module)]
+    assert torch.ops.aten.view.default not in targets
+    assert masked(*own.args).shape == (10, 4)
