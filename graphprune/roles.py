@@ -8,7 +8,8 @@ kv head    a key-value head together with all query heads that read it
 query head one query head of every key-value head
 head width a number of a head: of queries and keys (a rotated pair stays a pair), or of values
 ffn        an inner unit of a position-wise network that leads back to the axis it reads, gated or not
-expert     an expert of a mixture, with its row of the router
+expert     an expert of a mixture, with its row of the router; where groups are chosen first, a group, or one expert of
+           every group
 hidden unit a unit of a recurrent layer, with all its gates
 residual   a channel of the stream that skip connections add to, under layer normalisations or an embedding
 embedding  a channel of an embedding table that is no such stream
@@ -86,6 +87,7 @@ class _Roles:
         self._note_attentions()
         self._note_streams()
         self._note_declared()
+        self._note_experts()
         self.roles = {leaf: role for leaf, role in self.roles.items() if leaf in self.held}
 
     # -- axes -----------------------------------------------------------------------------------------------------
@@ -163,6 +165,16 @@ class _Roles:
             for axis, role in call.roles:
                 if role in ("expert", "hidden unit") or role not in ROLES:
                     self._note(self.structure.leaves(axis), role)
+
+    def _note_experts(self) -> None:
+        """Axes of stacks of matrices whose best positions are chosen for each token."""
+        stacks = self._under(
+            axes[0]
+            for name in self.structure.parameters
+            if len(axes := self.structure.tensors.get(name) or ()) >= STACKED
+        )
+        chosen = [mix.axis for call in self.structure.calls for mix in call.mixes if mix.positions]
+        self._note(sorted(self._under(chosen) & stacks, key=lambda leaf: leaf.number), "expert")
 
     def _note(self, leaves: Iterable[Leaf], role: str) -> None:
         self.roles.update(dict.fromkeys(leaves, role))

@@ -34,9 +34,15 @@ def pin_bodies(reader: Reader, node: ir.Node, call: Call) -> None:
             for value in inner.inputs:
                 if value is not None and value.is_initializer() and (value.name or "") not in reader.structure.tensors:
                     reader.initializer(value)
-                call.pin((_axes(reader, value) if value is not None else None) or (), "read in a body")
+                _pin(reader, call, value)
         for value in graph.outputs:
-            call.pin(_axes(reader, value) or (), "read in a body")
+            _pin(reader, call, value)
+
+
+def _pin(reader: Reader, call: Call, value: ir.Value | None) -> None:
+    if value is not None:
+        call.pin(_axes(reader, value) or (), "read in a body")
+        reader.pin_meaning(value.name or "", call.why("read in a body"))
 
 
 def _enter(reader: Reader, call: Call, values: Sequence[ir.Value], given: Sequence[Axes | None]) -> None:

@@ -16,6 +16,7 @@ from graphprune.axes import Pin
 from graphprune.elements import Element, literal
 from graphprune.frontends import onnx_bodies, shape_values
 from graphprune.frontends.onnx_dims import sizes_of
+from graphprune.frontends.onnx_walk import bodies
 from graphprune.frontends.reading import Reading
 from graphprune.frontends.settlement import settle
 from graphprune.garbage import uncollected
@@ -32,6 +33,17 @@ _INDEX_TYPES = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataT
 _FOLLOWED = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 """Types of the numbers that spell shapes, and of the conditions by which exporters choose between them."""
 _FOLLOWED_RESULTS = (*_FOLLOWED, None)
+_ROOM = {
+    ir.DataType.INT64: 2**63 - 1,
+    ir.DataType.INT32: 2**31 - 1,
+    ir.DataType.INT16: 2**15 - 1,
+    ir.DataType.INT8: 127,
+    ir.DataType.UINT8: 255,
+    ir.DataType.DOUBLE: 2**53,
+    ir.DataType.FLOAT: 2**24,
+    ir.DataType.BFLOAT16: 256,
+    ir.DataType.FLOAT16: 2048,
+}
 _BODIES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
@@ -74,8 +86,10 @@ class Reader(Reading):
 
     def pin(self, value: ir.Value, op: str, reason: str) -> None:
         """Keep all positions of a value."""
-        for axis in self.structure.tensors.get(value.name or "") or ():
-            self.space.pin(axis, Pin(value.name or "", op, reason))
+        name = value.name or ""
+        for axis in self.structure.tensors.get(name) or ():
+            self.space.pin(axis, Pin(name, op, reason))
+        self.pin_meaning(name)
 
     def initializer(self, value: ir.Value) -> None:
         """Give a weight axes of its own."""
@@ -104,7 +118,7 @@ class Reader(Reading):
         name = value.name or ""
         axes, elements, tensor = self.structure.tensors.get(name), self.elements.get(name), value.const_value
         return (
-            Operand(name, axes, False, elements)
+            Operand(name, axes, False, elements, meaning=self.meanings.get(name))
             if tensor is None
             else Operand(name, axes, True, elements, tensor.numpy)
         )
@@ -129,6 +143,9 @@ class Reader(Reading):
                 lambda: read_body(self, node, call),
                 lambda: onnx_bodies.pin_bodies(self, node, call),
             )
+            for body in bodies(node):
+                for value in body.outputs:
+                    self.pin_meaning(value.name or "", call.why("a result of a body"))
         else:
             if len(call.attributes) < len(node.attributes.data):
                 onnx_bodies.pin_bodies(self, node, call)
@@ -162,4 +179,10 @@ class Reader(Reading):
             self.opset,
             tuple([value.name or "" for value in outputs]),
             onnx_bodies.border(node) if len(attributes) < len(given) else (),
+            room=tuple([_room(value) for value in outputs]) if self.meanings else (),
         )
+
+
+def _room(value: ir.Value) -> int:
+    """Up to which whole number a value can hold all of them, 0 where that is not known."""
+    return 0 if value.dtype is None else _ROOM.get(value.dtype, 0)

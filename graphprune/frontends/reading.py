@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphprune.axes import Axis, AxisSpace
+from graphprune.axes import Axis, AxisSpace, Pin
 from graphprune.elements import Element
-from graphprune.rules.call import Axes, Call, Declined
+from graphprune.rules.call import Axes, Call, Declined, Meaning
+from graphprune.rules.positions import follow
 from graphprune.rules.table import Binding
 from graphprune.sizes import Size, Symbolic, is_fresh
 from graphprune.structure import Structure
@@ -27,6 +28,7 @@ class Reading:
         self.space = AxisSpace()
         self.structure = Structure(self.space)
         self.elements: dict[str, tuple[Element, ...]] = {}
+        self.meanings: dict[str, Meaning] = {}
 
     def relate(
         self,
@@ -54,8 +56,26 @@ class Reading:
             reason = str(error) if isinstance(error, Declined) else "its operands do not fit its rule"
             give_up()
             results = self._pin_all(call, reason)
+        follow(call, binding.operator if binding is not None else "")
+        for index, name in enumerate(call.results):
+            self.mean(name, call.meanings.get(index))
         self.structure.calls.append(call)
         return results
+
+    def mean(self, name: str, meaning: Meaning | None) -> None:
+        """Note what the numbers in a tensor say about an axis; a graph that is read again may say otherwise."""
+        if meaning is not None:
+            self.meanings[name] = meaning
+        elif self.meanings:
+            self.meanings.pop(name, None)
+
+    def pin_meaning(self, name: str, pin: Pin | None = None) -> None:
+        """Keep all positions of the axis that the numbers in a tensor count, if they count one.
+
+        Without a ``pin`` the reason is that of the operator that made them.
+        """
+        if (meaning := self.meanings.get(name)) is not None:
+            self.space.pin(meaning.axis, pin or meaning.why)
 
     def _pin_unrelated(self, call: Call) -> None:
         if len(call.related) == len(call.operands):
@@ -77,6 +97,8 @@ class Reading:
         call.sites.clear()
         call.mixes.clear()
         call.contractions.clear()
+        call.meanings.clear()
+        call.followed.clear()
         for operand in call.operands:
             if operand is not None:
                 call.pin(operand.axes or (), reason)

@@ -13,7 +13,7 @@ from graphprune.rules.call import Axes, Call, Declined
 if TYPE_CHECKING:
     from graphprune.frontends.torch_reader import Reader
 
-__all__ = ["READERS", "flat"]
+__all__ = ["READERS", "flat", "results_of"]
 
 Body = Callable[["Reader", str, fx.Node, Mapping[str, fx.GraphModule], Call], "list[Axes | None]"]
 
@@ -25,6 +25,12 @@ def flat(values: object) -> Iterator[object]:
             yield from flat(value)
     elif isinstance(values, fx.Node):
         yield values
+
+
+def results_of(body: fx.GraphModule) -> list[object]:
+    """What a graph gives."""
+    given = next(reversed(body.graph.nodes)).args[0]
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 def _given(call: Call) -> list[Axes | None]:
@@ -39,7 +45,17 @@ def _region(
     if len(inner) != 1:
         raise Declined("a region that is not one graph")
     ((name, body),) = inner.items()
-    return reader.graph(body, f"{prefix}{name}/", _given(call))
+    inside = f"{prefix}{name}/"
+    for node_inside, operand in zip(_inputs(body), call.operands, strict=False):
+        reader.mean(inside + node_inside.name, operand.meaning if operand is not None else None)
+    results = reader.graph(body, inside, _given(call))
+    call.followed.update(range(len(call.operands)))
+    if isinstance(node.meta.get("val"), list | tuple):
+        for index, value in enumerate(results_of(body)):
+            meaning = reader.meanings.get(inside + value.name) if isinstance(value, fx.Node) else None
+            if meaning is not None:
+                call.meanings[index] = meaning
+    return results
 
 
 def _branches(

@@ -15,7 +15,7 @@ from torch import fx
 
 from graphprune.frontends.torch_calls import Sequences, arguments, bodies
 
-__all__ = ["Constants"]
+__all__ = ["Constants", "written_by"]
 
 MAX_ELEMENTS = 1 << 22
 
@@ -99,7 +99,7 @@ class Constants:
     def _writes(self, graph: fx.Graph) -> set[fx.Node]:
         """The nodes of a graph whose memory some node of it writes to."""
         if id(graph) not in self._written:
-            pending = [target for node in graph.nodes for target in _written_by(node)]
+            pending = [target for node in graph.nodes for target in written_by(node)]
             found = self._written[id(graph)] = set()
             while pending:
                 node = pending.pop()
@@ -109,7 +109,7 @@ class Constants:
         return self._written[id(graph)]
 
 
-def _written_by(node: fx.Node) -> list[fx.Node]:
+def written_by(node: fx.Node) -> list[fx.Node]:
     """The operands that a node writes to; a nested graph that writes at all may write to any of them."""
     if isinstance(node.target, torch._ops.OpOverload):
         writes = node.target._schema.is_mutable and node.target is not _DETACHED
@@ -118,7 +118,7 @@ def _written_by(node: fx.Node) -> list[fx.Node]:
     if node.op != "call_function" or owner is None or not isinstance(node.target, torch._ops.HigherOrderOperator):
         return []
     inner = [body for _, body in bodies(owner, node)]
-    return list(node.all_input_nodes) if any(_written_by(each) for body in inner for each in body.graph.nodes) else []
+    return list(node.all_input_nodes) if any(written_by(each) for body in inner for each in body.graph.nodes) else []
 
 
 def _viewed_by(node: fx.Node) -> list[fx.Node]:

@@ -21,7 +21,7 @@ from graphprune.frontends import torch_bodies
 from graphprune.frontends.reading import Reading, Results
 from graphprune.frontends.settlement import settle
 from graphprune.frontends.torch_calls import Sequences, arguments, binding_of, bodies, names_of, places, take
-from graphprune.frontends.torch_constants import Constants
+from graphprune.frontends.torch_constants import Constants, written_by
 from graphprune.frontends.unread import pin_unread_positions
 from graphprune.garbage import uncollected
 from graphprune.rules.call import Axes, Call, Operand
@@ -45,6 +45,12 @@ _VMAP = {
 }
 
 _INTERFACE = "the model's interface"
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_ROOM = {dtype: int(torch.iinfo(dtype).max) for dtype in _INTEGERS}
+_ROOM |= {dtype: int(2 / torch.finfo(dtype).eps) for dtype in _FLOATS}
+"""Up to which whole number a tensor of each type can hold all of them."""
 
 _NEWEST = 1 << 30
 """ATen has no versions: rules that know versions of ONNX are to do what its newest says."""
@@ -132,18 +138,19 @@ class Reader(Reading):
         return [self.structure.tensors.get(prefix + v.name) if isinstance(v, fx.Node) else None for v in values]
 
     def pin(self, label: str, op: str, reason: str) -> None:
-        """Keep all positions of a tensor, or of all tensors of a list."""
-        for axes in self._lists(label):
-            for axis in axes or ():
+        """Keep all positions of a tensor, or of all tensors of a list, and those that their numbers count."""
+        for name in self._lists(label):
+            for axis in self.structure.tensors[name] or ():
                 self.space.pin(axis, Pin(label, op, reason))
+            self.pin_meaning(name)
 
-    def _lists(self, label: str) -> Iterable[Axes | None]:
+    def _lists(self, label: str) -> Iterable[str]:
         tensors = self.structure.tensors
         if label in tensors:
-            yield tensors[label]
+            yield label
         index = 0
-        while f"{label}.{index}" in tensors:
-            yield tensors[f"{label}.{index}"]
+        while (name := f"{label}.{index}") in tensors:
+            yield name
             index += 1
 
     def _attribute(self, module: fx.GraphModule, label: str, node: fx.Node) -> None:
@@ -203,6 +210,7 @@ class Reader(Reading):
             inner = self.elements.get(f"{prefix}{source.name}.{index}")
             if inner is not None:
                 self.elements[label] = inner
+            self.mean(label, self.meanings.get(f"{prefix}{source.name}.{index}"))
         elif isinstance(node.target, torch._ops.HigherOrderOperator):
             self._higher_order(module, prefix, label, node)
         elif isinstance(node.target, torch._ops.OpOverload):
@@ -222,6 +230,8 @@ class Reader(Reading):
         if self._batched:
             for axes in (*(operand.axes for operand in call.operands if operand is not None), *results):
                 call.pin(axes or (), "inside vmap")
+            for meaning in (*(operand.meaning for operand in call.operands if operand), *call.meanings.values()):
+                call.pin(meaning.axis if meaning is not None else (), "inside vmap")
         self._store(label, node, call, results)
 
     def _foreign(self, prefix: str, label: str, node: fx.Node) -> None:
@@ -265,6 +275,7 @@ class Reader(Reading):
             [sizes_of(each) if _is_read(node, index) else None for index, each in enumerate(values)],
             opset=_NEWEST,
             results=(label,) if not isinstance(value, Sequences) else tuple(f"{label}.{i}" for i in range(count)),
+            room=tuple([_ROOM.get(getattr(each, "dtype", None), 0) for each in values]),
         )
         for name, value in given.items():
             if name not in used:
@@ -273,6 +284,9 @@ class Reader(Reading):
                 for other in self._tensors(value):
                     if f"{prefix}{other.name}" not in self.elements:
                         self.pin(prefix + other.name, call.op, "an operand whose axes the rule does not relate")
+        if any(operand is not None and operand.meaning is not None for operand in call.operands):
+            for written in written_by(node):
+                self.pin_meaning(prefix + written.name, call.why("its positions are written over"))
         return call
 
     def _tensors(self, value: object) -> Iterable[fx.Node]:
@@ -299,7 +313,8 @@ class Reader(Reading):
             if label in self.structure.tensors:
                 axes = self.structure.tensors[label]
                 mask = getattr(value.meta.get("val"), "dtype", None) in (torch.bool, torch.uint8)
-                return Operand(self._name(value, label), axes, value.op == "get_attr", None, self._read(label), mask)
+                name, constant = self._name(value, label), value.op == "get_attr"
+                return Operand(name, axes, constant, None, self._read(label), mask, self.meanings.get(label))
             if label in self.elements:
                 return Operand(label, (), False, self.elements[label])
             self.pin(label, argument, "a list that is read as a whole")
@@ -383,6 +398,10 @@ class Reader(Reading):
             results = self.relate(call, binding_of(node.target))
         else:
             results = self.relate(call, None, lambda: read_body(self, prefix, node, inner, call))
+            for name, body in inner.items() if not call.meanings else ():
+                for given in torch_bodies.results_of(body):
+                    if isinstance(given, fx.Node):
+                        self.pin_meaning(f"{prefix}{name}/{given.name}", call.why("a result of a body"))
         if not isinstance(value, Sequences):
             self._store(label, node, call, results)
             return

@@ -2,7 +2,8 @@
 
 A *sum* over a cut axis reads ``Where(kept, x, 0)``, so what was there, even infinity, adds nothing. An operator that
 takes *statistics* over a cut axis reads ``Gather(kept)`` of its operands, and its results are spread out again to full
-size (a removed position gets a copy of some kept one, which nobody may look at). Every other operator is left as it is.
+size (a removed position gets a copy of some kept one, which nobody may look at); positions among its results, of what
+was kept, are looked up in ``kept`` and so count all again. Every other operator is left as it is.
 None of this is shared with the writer that slices, which is what makes agreement of the two a proof.
 
 In integer arithmetic with a zero point the number that stands for zero is the zero point. ``Where`` exists since opset
@@ -83,6 +84,8 @@ class _Masker:
             self._close(number, dim)
         for (number, dim), kept in found.spread.items():
             self._spread(number, dim, kept)
+        for number, kept in found.positions.items():
+            self._renumber(number, kept)
         for target, length in found.lengths.items():
             if isinstance(target, AttributeTarget):
                 self._respell(target, length)
@@ -156,6 +159,22 @@ class _Masker:
             value.name, value.type = self._name(f"{name}/{suffix}"), result.type
         joined = ir.Node("", "Reshape", [gather.outputs[0], whole], outputs=[full], name=self._name(f"{name}/joined"))
         graph.insert_after(self.node, (apart, gather, joined))
+
+    def _renumber(self, number: int, kept: Mask) -> None:
+        """Let a result that counts the kept positions count all of them."""
+        result = self.node.outputs[number]
+        name = result.name
+        if not name:
+            return
+        graph = self.node.graph
+        assert graph is not None
+        full = ir.Value(name=self._name(f"{name}/all"), type=result.type, shape=result.shape)
+        result.replace_all_uses_with(full, replace_graph_outputs=True)
+        result.name, full.name = self._name(f"{name}/kept"), name
+        index = self._constant(np.flatnonzero(kept).astype(np.int64))
+        gather = ir.Node("", "Gather", [index, result], [ir.AttrInt64("axis", 0)], outputs=[full])
+        gather.name = self._name(f"{name}/renumber")
+        graph.insert_after(self.node, gather)
 
     def _respell(self, target: AttributeTarget, length: int) -> None:
         """An attribute that spells the size of a gathered axis follows it."""

@@ -29,6 +29,7 @@ Spot = tuple[int, int]
 class Hidden:
     """For each place the positions that may be seen, and new values for the numbers that spell gathered sizes.
 
+    ``positions`` are results whose numbers count the positions that may be seen, and must count all of them again.
     ``neutral`` is the operand that holds what stands for zero in a zeroed operand. Where a dimension has a symbolic
     factor, the mask is that of its known part, which ``outer`` tells to stand before the symbolic one, or after it.
     """
@@ -36,6 +37,7 @@ class Hidden:
     zeroed: dict[Spot, Mask] = field(default_factory=dict)
     gathered: dict[Spot, Mask] = field(default_factory=dict)
     spread: dict[Spot, Mask] = field(default_factory=dict)
+    positions: dict[int, Mask] = field(default_factory=dict)
     neutral: dict[int, int | None] = field(default_factory=dict)
     lengths: dict[AttributeTarget | InputTarget, int] = field(default_factory=dict)
     outer: dict[tuple[str, Spot], bool] = field(default_factory=dict)
@@ -47,7 +49,9 @@ class Hidden:
 
     def _plain(self) -> object:
         masks: list[Mapping[Spot, Mask]] = [self.zeroed, self.gathered, self.spread]
-        return ([{spot: mask.tobytes() for spot, mask in each.items()} for each in masks], self.neutral, self.lengths)
+        plain = [{spot: mask.tobytes() for spot, mask in each.items()} for each in masks]
+        counted = {number: mask.tobytes() for number, mask in self.positions.items()}
+        return plain, counted, self.neutral, self.lengths
 
 
 def hidden(structure: Structure, call: Call, selection: Selection, results: Sequence[str]) -> Hidden | None:
@@ -76,6 +80,8 @@ def hidden(structure: Structure, call: Call, selection: Selection, results: Sequ
             made = structure.tensors[results[number]]
             assert made is not None
             _meet(found.spread, (number, dim), _mask(structure, selection, mix, made, (number, dim), found, "result"))
+        for number in mix.positions:
+            found.positions[number] = selection.mask(mix.axis)
     gone = [leaf for mix in mixes if mix.kind == "statistics" for leaf in structure.leaves(mix.axis)]
     only = Selection(selection.space, {leaf: selection.keep[leaf] for leaf in gone if leaf in selection.keep})
     found.lengths = dict(_lengths(call, only))

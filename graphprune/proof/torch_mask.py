@@ -2,7 +2,8 @@
 
 A *sum* over a cut axis reads ``masked_fill(x, removed, 0)``, so what was there, even infinity, adds nothing. An
 operator that takes *statistics* over a cut axis reads ``index_select(x, kept)`` of its operands, and its results are
-spread out again to full size (a removed position gets a copy of some kept one, which nobody may look at). Every other
+spread out again to full size (a removed position gets a copy of some kept one, which nobody may look at); positions
+among its results, of what was kept, are looked up in ``kept`` and so count all again. Every other
 operator is left as it is. None of this is shared with the writer that slices, which is what makes agreement of the two
 a proof.
 
@@ -87,6 +88,8 @@ class _Masker:
             self._respell(target, length)
         for (number, dim), kept in self.found.spread.items():
             self._spread(number, dim, kept, written)
+        for number, kept in self.found.positions.items():
+            self._renumber(number, kept)
         if written is not None and not self.found.spread:
             self._then(self.node, lambda result: self._call(aten.copy_.default, written, result))
 
@@ -154,6 +157,12 @@ class _Masker:
 
         for result in self._results(number):
             self._then(result, full)
+
+    def _renumber(self, number: int, kept: Mask) -> None:
+        """Let a result that counts the kept positions count all of them."""
+        index = torch.from_numpy(np.flatnonzero(kept))
+        for result in self._results(number):
+            self._then(result, lambda x: self._call(aten.index.Tensor, self._constant(index), [x]))
 
     def _results(self, number: int) -> list[fx.Node]:
         """The nodes that stand for a result: the node itself, or where it is taken out of a tuple."""

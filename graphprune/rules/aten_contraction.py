@@ -10,6 +10,7 @@ from string import ascii_letters
 from graphprune.rules.call import Axes, Call, Declined, Mix
 from graphprune.rules.contraction import CONVOLUTION, EINSUM, MATMUL, TRANSPOSED_CONVOLUTION
 from graphprune.rules.pointwise import pointwise
+from graphprune.rules.positions import ENDS
 from graphprune.rules.table import Rule, bind
 
 _SPATIAL = {"strides": "stride", "pads": "padding", "auto_pad": "padding", "dilations": "dilation"}
@@ -109,6 +110,17 @@ def distances(call: Call) -> list[Axes | None]:
     return Rule("*b m k, *b n k -> *b m n", macs=("*b m k n",), summed={"k": (0, 1)})(call)
 
 
+def _runs(call: Call) -> str:
+    """The sign of an axis of matrices: they may go where the ends of runs say that their runs are empty then."""
+    operand = call.operand(2)
+    meaning = operand.meaning if operand is not None else None
+    known = meaning is not None and meaning.kind == ENDS and operand is not None and len(operand.axes or ()) == 1
+    if not known:
+        return "e!"
+    assert meaning is not None
+    return "e" if call.space.find(call.axes(2)[0]) is call.space.find(meaning.axis) else "e!"
+
+
 def grouped(call: Call) -> list[Axes | None]:
     """Runs of rows, which end at ``offs``, each times a matrix of its own, or matrices in pairs.
 
@@ -119,15 +131,22 @@ def grouped(call: Call) -> list[Axes | None]:
         raise Declined("runs of a summed axis")
     if any(not isinstance(size, int) or size % 8 for size in (call.axes(0)[-1].size, call.axes(1)[-1].size)):
         raise Declined("rows of a number of bytes that its kernels do not take")
-    return Rule(_GROUPED[ranks], macs=("t k n 64",) if ranks == (2, 3) else ("e m k n 64",))(call)
+    return _GROUPED[ranks](call)
 
 
+def _of_runs(call: Call) -> str:
+    matrices = _runs(call)
+    return f"t! (k 8), {matrices} (k 8) (n 8), {matrices}? -> t (n 8)"
+
+
+_EXPERTS = {"e": "expert"}
 _GROUPED = {
-    (2, 3): "t! (k 8), e! (k 8) (n 8), e!? -> t (n 8)",
-    (3, 3): "e m (k 8), e (k 8) (n 8), -? -> e m (n 8)",
+    (2, 3): Rule(_of_runs, macs=("t k n 64",), statistics="e", roles=_EXPERTS),
+    (3, 3): Rule("e m (k 8), e (k 8) (n 8), -? -> e m (n 8)", macs=("e m k n 64",)),
 }
 bind("aten._grouped_mm", grouped, "self mat2 offs")
-bind("transformers.grouped_mm_fallback", Rule("t! k, e! k n, e! -> t n", macs=("t k n",)), "input weight offs")
+GROUPED = Rule(lambda call: f"t! k, {_runs(call)} k n, e -> t n", macs=("t k n",), statistics="e", roles=_EXPERTS)
+bind("transformers.grouped_mm_fallback", GROUPED, "input weight offs")
 bind("aten.tensordot", tensordot, "self other")
 bind("aten.chain_matmul", chain, "matrices")
 bind("aten.linalg_multi_dot", chain, "tensors")

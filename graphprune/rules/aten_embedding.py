@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from graphprune.rules.call import Call
+from graphprune.rules.call import Axes, Call
+from graphprune.rules.positions import addressed
 from graphprune.rules.table import Rule, bind
 
-bind("aten.embedding", Rule("v! c, *n -> *n c"), "weight indices")
+
+def embedding(call: Call) -> list[Axes | None]:
+    """Rows at computed places, which stay unless the indices are known to be positions along such an axis."""
+    rows, columns = call.axes(0)
+    if call.attribute("padding_idx", -1) != -1 or not addressed(call, 1, rows):
+        call.pin(rows, "this operator needs all its positions")
+    return [(*call.axes(1), columns)]
+
+
+bind("aten.embedding", embedding, "weight indices")
 
 
 def _bags(call: Call) -> str:

@@ -1,8 +1,9 @@
 """ATen's operators that find positions at run time, or at constant places: index, gather, scatter, and writes in place.
 
 ``x[i, :, m]`` takes a tensor of integers or truth values, or nothing, for each dimension in turn. What the tensors
-address is pinned; a single list of constant positions is a selection or permutation of its dimension. The dimensions
-of the index come where the addressed dimensions stood if those are neighbours, else first.
+address is pinned, unless they are known to hold positions along it; a single list of constant positions is a selection
+or permutation of its dimension. The dimensions of the index come where the addressed dimensions stood if those are
+neighbours, else first.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphprune.axes import ONE, Axis
-from graphprune.rules.call import Axes, Call, Declined
+from graphprune.rules.call import AttributeTarget, Axes, Call, Declined
 from graphprune.rules.cut import selected
-from graphprune.rules.lookup import gather_elements, trilu
+from graphprune.rules.lookup import gather_elements, trilu, write_elements
+from graphprune.rules.positions import addressed
 from graphprune.rules.table import Rule, bind
 from graphprune.sizes import Size
 
@@ -54,7 +56,8 @@ def _addressed(call: Call, indices: Sequence[Index], known: Sequence[Size | None
     """
     data = call.axes(0)
     covered = [dim for index in indices for dim in range(index.dim, index.dim + index.span)]
-    call.pin([data[dim] for dim in covered], COMPUTED)
+    joined = {each.dim for each in indices if not each.boolean and addressed(call, each.number, data[each.dim])}
+    call.pin([data[dim] for dim in covered if dim not in joined], COMPUTED)
     neighbours = covered == list(range(covered[0], covered[0] + len(covered))) if covered else True
     numbers = [index.number for index in indices]
     neighbours = neighbours and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
@@ -127,7 +130,7 @@ def take_along(call: Call) -> list[Axes | None]:
         call.pin([*data, *index], COMPUTED)
         return [(call.space.product(index),)]
     at = dim % len(data)
-    call.pin([data[at], index[at]], COMPUTED)
+    call.pin(index[at] if addressed(call, 1, data[at]) else [data[at], index[at]], COMPUTED)
     pairs = enumerate(zip(data, index, strict=True))
     return [tuple(call.broadcast(a, b) if position != at else b for position, (a, b) in pairs)]
 
@@ -139,13 +142,7 @@ def scatter(call: Call) -> list[Axes | None]:
     if not data or not index or not source:
         call.pin([*data, *index, *source], WRITTEN)
         return [data]
-    at = call.attribute("dim", 0) % len(data)
-    for dim, (a, b, c) in enumerate(zip(data, index, source, strict=True)):
-        if dim != at and a.size == b.size == c.size:
-            call.unify(a, b)
-            call.unify(a, c)
-        else:
-            call.pin([a, b, c], WRITTEN)
+    write_elements(call, source, call.attribute("dim", 0))
     return [data]
 
 
@@ -183,9 +180,14 @@ def take(call: Call) -> list[Axes | None]:
 
 
 def one_hot(call: Call) -> list[Axes | None]:
-    """A new last dimension of classes."""
-    known = call.result()
-    return [(*call.axes(0), call.fixed(known[-1] if known else None, "classes"))]
+    """A new last dimension of classes: the axis that the operand holds positions along, if it does."""
+    known, count = call.result(), call.attribute("num_classes", -1)
+    classes = call.space.leaf(count) if isinstance(count, int) and count > 1 else None
+    if classes is not None and addressed(call, 0, classes):
+        call.site(AttributeTarget("num_classes"), classes)
+    else:
+        classes = call.fixed(known[-1] if known else None, "classes")
+    return [(*call.axes(0), classes)]
 
 
 def search(call: Call) -> list[Axes | None]:

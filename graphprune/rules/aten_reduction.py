@@ -1,15 +1,17 @@
 """ATen's reductions, running reductions and sorting (algebra: :mod:`graphprune.rules.reduction`).
 
 Sums and norms are equal to zeroing; means, extremes and the like are statistics over the kept positions. Where a result
-counts positions, and anything reads it, all positions stay.
+counts positions, what reads it decides whether any may go (:mod:`graphprune.rules.positions`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphprune.axes import ONE, Axis
-from graphprune.rules.call import Axes, Call, Declined, Mix
+from graphprune.axes import ONE
+from graphprune.rules.call import AttributeTarget, Axes, Call, Declined, Meaning, Mix
+from graphprune.rules.positions import COUNTS, ENDS, PLACES, addressed, located, passed_on
+from graphprune.rules.reduction import largest
 from graphprune.rules.table import bind
 
 
@@ -24,9 +26,13 @@ def _reduced(call: Call, kind: str, dims: Sequence[int]) -> Axes:
     x = call.axes(0)
     for dim in dims:
         call.mixes.append(Mix(kind, x[dim], ((0, dim),)))
+    return _without(call, dims)
+
+
+def _without(call: Call, dims: Sequence[int]) -> Axes:
+    """The axes of operand 0 where ``dims`` are gone, or kept as ones of size 1."""
     keep = bool(call.attribute("keepdim", False))
-    kept: list[Axis | None] = [(ONE if keep else None) if dim in dims else axis for dim, axis in enumerate(x)]
-    return tuple(axis for axis in kept if axis is not None)
+    return tuple(ONE if dim in dims else axis for dim, axis in enumerate(call.axes(0)) if keep or dim not in dims)
 
 
 def reduction(kind: str) -> Callable[[Call], list[Axes | None]]:
@@ -42,30 +48,50 @@ def extreme(call: Call) -> list[Axes | None]:
     """Values along a dimension, and where they were found."""
     x = call.axes(0)
     dims = _dims(call, len(x))
-    if call.result(1) is not None:
-        call.pin([x[dim] for dim in dims], "its positions are the result")
-    return [_reduced(call, "statistics", dims)] * max(len(call.result_sizes), 1)
+    if call.result(1) is None or not dims:
+        return [_reduced(call, "statistics", dims)] * max(len(call.result_sizes), 1)
+    located(call, dims[0], 1)
+    return [_without(call, dims)] * max(len(call.result_sizes), 1)
 
 
 def place(call: Call) -> list[Axes | None]:
-    """Results are positions, or depend on how many there are."""
+    """Results are positions, those of the flat tensor if no dimension is said."""
     x = call.axes(0)
     dims = _dims(call, len(x))
-    call.pin([x[dim] for dim in dims], "its positions are the result")
-    keep = bool(call.attribute("keepdim", False))
-    kept: list[Axis | None] = [(ONE if keep else None) if dim in dims else axis for dim, axis in enumerate(x)]
-    return [tuple(axis for axis in kept if axis is not None)] * max(len(call.result_sizes), 1)
+    if call.attribute("dim") is None:
+        call.pin(x, PLACES)
+    elif dims:
+        located(call, dims[0], 0)
+    return [_without(call, dims)]
+
+
+def kth(call: Call) -> list[Axes | None]:
+    """An entry of which so many are less: how many there are counts."""
+    x = call.axes(0)
+    dims = _dims(call, len(x))
+    call.pin([x[dim] for dim in dims], PLACES)
+    return [_without(call, dims)] * max(len(call.result_sizes), 1)
 
 
 def order(call: Call) -> list[Axes | None]:
-    """Entries in another order along a dimension, and where they were; perhaps the first of them only."""
+    """Entries in another order along a dimension, and where they were."""
     x = call.axes(0)
     if not x:
         return [()] * max(len(call.result_sizes), 1)
-    at = int(call.attribute("dim", -1)) % len(x)
-    call.pin(x[at], "its positions are the result")
+    call.pin(x[int(call.attribute("dim", -1)) % len(x)], PLACES)
+    if len(call.result_sizes) > 1:
+        passed_on(call)
+    return [x] * max(len(call.result_sizes), 1)
+
+
+def best(call: Call) -> list[Axes | None]:
+    """The largest entries along a dimension, or the least, and where they were."""
+    x = call.axes(0)
     known = next((sizes for sizes in call.result_sizes if sizes is not None), None)
-    own = x[at] if known is None or known[at] == x[at].size else call.fixed(known[at], "the largest k")
+    if not x:
+        return [()] * max(len(call.result_sizes), 1)
+    at = int(call.attribute("dim", -1)) % len(x)
+    own = largest(call, at, known[at] if known is not None else None)
     return [(*x[:at], own, *x[at + 1 :])] * max(len(call.result_sizes), 1)
 
 
@@ -79,9 +105,34 @@ def running(kind: str) -> Callable[[Call], list[Axes | None]]:
             call.pin(x[at : at + 1], "its positions are the result")
         if x:
             call.mixes.append(Mix(kind, x[at], ((0, at),), ((0, at),) if kind == "statistics" else ()))
+        if kind == "sum":
+            _ends(call)
         return [x] * max(len(call.result_sizes), 1)
 
     return apply
+
+
+def _ends(call: Call) -> None:
+    """Running sums of how often positions of an axis were chosen."""
+    operand = call.operands[0]
+    meaning = operand.meaning if operand is not None else None
+    if meaning is not None and meaning.kind == COUNTS:
+        call.meanings[0] = meaning._replace(kind=ENDS)
+
+
+def histogram(call: Call) -> list[Axes | None]:
+    """How many entries lie in each of some intervals: of positions, how often each of them occurs."""
+    whole = call.attribute("bins", 100)
+    classes = call.space.leaf(whole) if isinstance(whole, int) and whole > 1 else None
+    bounds = call.attribute("min", 0), call.attribute("max", 0)
+    if classes is None or bounds != (0, whole - 1) or not addressed(call, 0, classes):
+        call.pin(call.axes(0), "its results are counts")
+        return call.unknown_results("its results are counts")
+    call.site(AttributeTarget("bins"), classes)
+    call.site(AttributeTarget("max"), classes, offset=-1)
+    call.pin(call.axes(0), "its results are counts")
+    call.meanings[0] = Meaning(COUNTS, classes, call.why("its results are counts"))
+    return [(classes,)]
 
 
 def norm(call: Call) -> list[Axes | None]:
@@ -128,13 +179,8 @@ def quantiles(call: Call) -> list[Axes | None]:
 
 
 SUM, STATISTICS = reduction("sum"), reduction("statistics")
-bind("aten.sum aten.nansum aten.count_nonzero aten.any", SUM, "self")
-bind("aten.all aten.amax aten.amin aten.aminmax aten.logsumexp aten.mean aten.nanmean", STATISTICS, "self")
-bind("aten.prod aten.special_logsumexp aten.std aten.std_mean aten.var aten.var_mean", STATISTICS, "self")
-bind("aten.max aten.median aten.min aten.nanmedian", extreme, "self")
-bind("aten.max.default aten.median.default aten.min.default aten.nanmedian.default", STATISTICS, "self")
-bind("aten.nanquantile aten.quantile", quantiles, "self q")
-bind("aten.argmax aten.argmin aten.kthvalue", place, "self")
+
+
 def differences(call: Call) -> list[Axes | None]:
     """Differences of neighbours along one dimension, with what is put before and after it."""
     x, known = call.axes(0), call.result()
@@ -149,11 +195,21 @@ def differences(call: Call) -> list[Axes | None]:
     return [(*x[:at], made, *x[at + 1 :])]
 
 
+bind("aten.sum aten.nansum aten.count_nonzero aten.any", SUM, "self")
+bind("aten.all aten.amax aten.amin aten.aminmax aten.logsumexp aten.mean aten.nanmean", STATISTICS, "self")
+bind("aten.prod aten.special_logsumexp aten.std aten.std_mean aten.var aten.var_mean", STATISTICS, "self")
+bind("aten.max aten.median aten.min aten.nanmedian", extreme, "self")
+bind("aten.max.default aten.median.default aten.min.default aten.nanmedian.default", STATISTICS, "self")
+bind("aten.nanquantile aten.quantile", quantiles, "self q")
+bind("aten.argmax aten.argmin", place, "self")
+bind("aten.kthvalue", kth, "self")
 bind("aten.diff", differences, "self prepend append")
 bind("aten.mode", extreme, "self")
-bind("aten.argsort aten.sort aten.topk", order, "self")
+bind("aten.argsort aten.sort", order, "self")
+bind("aten.topk", best, "self")
 bind("aten.msort", order, "self", dim=0)
 bind("aten.cumsum", running("sum"), "self")
+bind("aten.histc", histogram, "self")
 bind("aten.cummax aten.cummin aten.cumprod aten.logcumsumexp", running("statistics"), "self")
 bind("aten.linalg_vector_norm", norm, "self")
 bind("aten.norm", norm, "self", ord="p")

@@ -24,6 +24,7 @@ __all__ = [
     "IndexSite",
     "InputTarget",
     "LengthSite",
+    "Meaning",
     "Mix",
     "Operand",
     "Site",
@@ -34,6 +35,19 @@ Axes = tuple[Axis, ...]
 
 class Declined(Exception):
     """A rule cannot describe this call: every axis it touches is pinned, for the reason given."""
+
+
+class Meaning(NamedTuple):
+    """What the numbers in a tensor say about ``axis`` (see :mod:`graphprune.rules.positions`).
+
+    ``kind`` is ``"positions"`` (each is a position along it), ``"counts"`` (along the axis: how often each position was
+    chosen) or ``"ends"`` (running sums of such counts). ``why`` is the pin of the operator that made the numbers, where
+    they are given away.
+    """
+
+    kind: str
+    axis: Axis
+    why: Pin
 
 
 @dataclass(slots=True)
@@ -49,6 +63,8 @@ class Operand:
     """Reads the contents of a constant (None otherwise); called only where a rule needs them."""
     boolean: bool = False
     """Whether it holds truth values, as far as the host tells."""
+    meaning: Meaning | None = None
+    """What its numbers say about an axis, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +114,8 @@ class Mix(NamedTuple):
 
     ``kind`` is ``"sum"`` (a removed position must contribute zero: mask ``operands``) or ``"statistics"`` (removed
     positions must not be seen: gather ``operands``, scatter ``results``). Both list ``(number, dim)``. ``neutral`` is
-    the operand that holds what stands for zero, where that is not 0 (a zero point).
+    the operand that holds what stands for zero, where that is not 0 (a zero point). ``positions`` are results whose
+    numbers are positions along the axis: of those that were gathered, so that they must be counted among all again.
     """
 
     kind: str
@@ -106,6 +123,7 @@ class Mix(NamedTuple):
     operands: tuple[tuple[int, int], ...]
     results: tuple[tuple[int, int], ...] = ()
     neutral: int | None = None
+    positions: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -130,6 +148,12 @@ class Call:
     roles: list[tuple[Axis, str]] = field(default_factory=list)
     least: list[tuple[Axis, int]] = field(default_factory=list)
     """Axes of which so many positions must stay, whichever they are: a choice of the best k needs k."""
+    meanings: dict[int, Meaning] = field(default_factory=dict)
+    """What the numbers of results say about axes."""
+    followed: set[int] = field(default_factory=set)
+    """Operands that hold positions and whose use the rule answers for; the host pins what the others count."""
+    room: tuple[int, ...] = ()
+    """Of each result, up to which whole number it can hold all of them; as far as the host tells."""
     related: set[int] = field(default_factory=set)
     """Operands whose axes the rule asked for; the host pins the others."""
     spelled: set[int] = field(default_factory=set)

@@ -12,6 +12,7 @@ import numpy as np
 
 from graphprune.axes import Axis
 from graphprune.rules.call import AttributeTarget, Axes, Call, Declined, IndexSite, InputTarget
+from graphprune.rules.positions import addressed
 from graphprune.rules.table import bind
 
 __all__ = ["concat", "gather", "locked", "padded", "picked", "selected", "split", "taken"]
@@ -206,12 +207,14 @@ def gather(call: Call) -> list[Axes | None]:
 def selected(call: Call, axis: Axis, number: int) -> Axis | None:
     """The axis of the constant positions that operand ``number`` lists, with the site that renumbers them.
 
-    None where they are computed or too scattered; ``axis`` is then pinned.
+    None where they are computed or too scattered; ``axis`` is then pinned, unless they are known to be positions along
+    such an axis.
     """
     operand, indices = call.operand(number), call.axes(number)
     positions = operand.read() if operand is not None and len(indices) <= 1 else None
     if positions is None or not isinstance(axis.size, int):
-        call.pin(axis, "looked up at computed positions")
+        if not addressed(call, number, axis):
+            call.pin(axis, "looked up at computed positions")
         return None
     order = np.asarray(positions).reshape(-1).astype(np.int64)
     order = np.where(order < 0, order + axis.size, order)

@@ -1,19 +1,23 @@
 """Operators that find their positions at run time: gather by computed index, scatter, one-hot, non-zero.
 
-The axis that is looked up is pinned; the others pass through.
+The axis that is looked up is pinned, unless the index is known to hold positions along it; the others pass through.
 """
 
 from __future__ import annotations
 
-from graphprune.rules.call import Axes, Call
+from graphprune.axes import Axis
+from graphprune.rules.call import Axes, Call, InputTarget
+from graphprune.rules.positions import addressed
 from graphprune.rules.table import Rule, bind
+
+__all__ = ["gather_elements", "trilu", "write_elements"]
 
 
 def gather_elements(call: Call) -> list[Axes | None]:
     """Index and data have the same rank; along ``axis`` anything may be taken, elsewhere the same position."""
     data, index = call.axes(0), call.axes(1)
     at = call.attribute("axis", 0) % len(data)
-    call.pin([data[at], index[at]], "looked up at computed positions")
+    call.pin(index[at] if addressed(call, 1, data[at]) else [data[at], index[at]], "looked up at computed positions")
     for dim, (a, b) in enumerate(zip(data, index, strict=True)):
         if dim != at:
             if a.size == b.size:
@@ -37,16 +41,21 @@ def gather_nd(call: Call) -> list[Axes | None]:
 
 def scatter_elements(call: Call) -> list[Axes | None]:
     """Writes into a copy of the data; index and updates cover parts of it."""
-    data = call.axes(0)
-    at = call.attribute("axis", 0) % len(data)
-    index, updates = call.axes(1), call.axes(2)
-    for dim, (a, b, c) in enumerate(zip(data, index, updates, strict=True)):
-        if dim != at and a.size == b.size == c.size:
+    write_elements(call, call.axes(2), call.attribute("axis", 0))
+    return [call.axes(0)]
+
+
+def write_elements(call: Call, source: Axes, dim: int) -> None:
+    """Relate the axes of the data, of the index along dimension ``dim`` of it, and of what is written there."""
+    data, index = call.axes(0), call.axes(1)
+    along = dim % len(data)
+    known = addressed(call, 1, data[along])
+    for place, (a, b, c) in enumerate(zip(data, index, source, strict=True)):
+        if place != along and a.size == b.size == c.size:
             call.unify(a, b)
             call.unify(a, c)
         else:
-            call.pin([a, b, c], "written at computed positions")
-    return [data]
+            call.pin([b, c] if known and place == along else [a, b, c], "written at computed positions")
 
 
 def scatter_nd(call: Call) -> list[Axes | None]:
@@ -81,10 +90,18 @@ bind("onnx.ScatterND", scatter_nd, "data indices updates")
 
 
 def one_hot(call: Call) -> list[Axes | None]:
-    """A new axis of classes beside those of the indices."""
+    """A new axis of classes beside those of the indices: the one they are positions along, if they are any."""
     indices, known = call.axes(0), call.result()
     at = call.attribute("axis", -1) % (len(indices) + 1)
-    return [(*indices[:at], call.fixed(known[at] if known else None, "classes"), *indices[at:])]
+    depth = call.operand(1)
+    count = depth.elements[0].value if depth is not None and depth.elements else None
+    classes: Axis | None = call.space.leaf(count) if isinstance(count, int) and count > 1 else None
+    if classes is not None and addressed(call, 0, classes):
+        call.elements(1)
+        call.site(InputTarget(1), classes)
+    else:
+        classes = call.fixed(known[at] if known else None, "classes")
+    return [(*indices[:at], classes, *indices[at:])]
 
 
 def reverse_sequence(call: Call) -> list[Axes | None]:

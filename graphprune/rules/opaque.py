@@ -52,7 +52,7 @@ _declare("a diagonal over both axes", "EyeLike")
 
 _declare(
     _POSITIONS,
-    "nonzero nonzero_numpy nonzero_static argwhere where.default bincount histc unique_dim unique_consecutive "
+    "nonzero nonzero_numpy nonzero_static argwhere where.default bincount unique_dim unique_consecutive "
     "unique_dim_consecutive _unique _unique2 multinomial combinations",
     "aten",
 )

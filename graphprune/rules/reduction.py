@@ -9,8 +9,10 @@ from __future__ import annotations
 from graphprune.axes import ONE, Axis
 from graphprune.rules.call import Axes, Call, InputTarget, Mix
 from graphprune.rules.layout import dims_operand
+from graphprune.rules.positions import PLACES, located
 from graphprune.rules.table import Rule, bind
 from graphprune.rules.windows import sliding
+from graphprune.sizes import Size
 
 POOLING = Rule(sliding("n c *s -> n c *t"))
 
@@ -41,10 +43,10 @@ def statistic(call: Call) -> list[Axes | None]:
 
 
 def arg_reduction(call: Call) -> list[Axes | None]:
-    """Results are positions, whose meaning a cut would change."""
+    """Results are positions."""
     x = call.axes(0)
     at = call.attribute("axis", 0) % len(x)
-    call.pin(x[at], "its positions are the result")
+    located(call, at, 0)
     return [x[:at] + ((ONE,) if call.attribute("keepdims", 1) else ()) + x[at + 1 :]]
 
 
@@ -67,12 +69,19 @@ def top_k(call: Call) -> list[Axes | None]:
     """The largest entries along an axis, and where they were."""
     x = call.axes(0)
     at = call.attribute("axis", -1) % len(x)
-    call.pin(x[at], "its positions are the result")
-    results: list[Axes | None] = []
-    for index in range(len(call.result_sizes)):
-        known = call.result(index)
-        results.append((*x[:at], call.fixed(known[at] if known else None, "the largest k"), *x[at + 1 :]))
-    return results
+    known = next((sizes for sizes in call.result_sizes if sizes is not None), None)
+    own = largest(call, at, known[at] if known else None)
+    return [(*x[:at], own, *x[at + 1 :])] * max(len(call.result_sizes), 1)
+
+
+def largest(call: Call, at: int, count: Size | None) -> Axis:
+    """The axis of the ``count`` largest entries along dimension ``at``; result 1 says where they were."""
+    whole = call.axes(0)[at]
+    if isinstance(count, int) and isinstance(whole.size, int) and 0 < count < whole.size:
+        located(call, at, 1 if len(call.result_sizes) > 1 else None, least=count)
+    else:
+        call.pin(whole, PLACES)
+    return call.fixed(count, "the largest k")
 
 
 def pooling(call: Call) -> list[Axes | None]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import torch
 
 from graphprune.frontends.torch_slice import kept_part, slice_module
 from graphprune.rules.call import Axes
+from graphprune.rules.positions import POSITIONS
 from graphprune.selection import Selection
 from rules.aten_sample import AtenReading, AtenSample
 
@@ -24,6 +25,8 @@ def erased(sample: AtenSample, reading: AtenReading, selection: Selection) -> Te
         for name in inputs
         if (axes := reading.structure.tensors[name]) is not None
     }
+    for name, mask in _counted(sample, reading, selection):
+        sliced[name] = sliced[name] % int(mask.sum())
     results = sample.run(module, sliced)
     for value, own in zip(results, reading.results, strict=True):
         if value is not None and own is not None:
@@ -42,6 +45,8 @@ def zeroed(
     """
     call, space = reading.call, reading.space
     tensors = dict(sample.tensors)
+    for name, mask in _counted(sample, reading, selection):
+        tensors[name] = mask.nonzero().flatten()[tensors[name].long() % int(mask.sum())].to(tensors[name])
     gathered = [mix for mix in call.mixes if mix.kind == "statistics"] if masks and not as_sums else []
     seen = {leaf for mix in gathered for leaf in space.leaves(mix.axis)}
     statistics = Selection(space, {leaf: kept for leaf, kept in selection.keep.items() if leaf in seen})
@@ -74,7 +79,28 @@ def zeroed(
         shape = list(value.shape)
         shape[dim] = len(mask)
         results[number] = value.new_zeros(shape).index_copy(dim, mask.nonzero().flatten(), value)
-    return sliced(results, reading.results, selection)
+    if not masks:
+        return sliced(results, reading.results, selection)
+    among_kept = {number for mix in gathered for number in mix.positions}
+    return _renumbered(sliced(results, reading.results, selection), reading, selection, among_kept)
+
+
+def _counted(sample: AtenSample, reading: AtenReading, selection: Selection) -> Iterator[tuple[str, torch.Tensor]]:
+    """The operands that hold positions along an axis, and what is kept of it: they hold kept ones only."""
+    for name, operand in zip(reading.operands, reading.call.operands, strict=True):
+        meaning = operand.meaning if operand is not None else None
+        if name in sample.numbers and meaning is not None and meaning.kind == POSITIONS:
+            yield name, torch.from_numpy(selection.mask(meaning.axis).copy())
+
+
+def _renumbered(tensors: Tensors, reading: AtenReading, selection: Selection, among_kept: Container[int]) -> Tensors:
+    """Results that count all positions of an axis count what is kept of it, as the results ``among_kept`` do."""
+    for number, meaning in reading.call.meanings.items():
+        value = tensors[number]
+        if meaning.kind == POSITIONS and number not in among_kept and value is not None:
+            mask = torch.from_numpy(selection.mask(meaning.axis).copy())
+            tensors[number] = (mask.cumsum(0) - 1)[value.long()].to(value.dtype)
+    return tensors
 
 
 def sliced(tensors: Sequence[torch.Tensor | None], axes: Sequence[Axes | None], selection: Selection) -> Tensors:

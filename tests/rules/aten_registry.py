@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rules.aten_sample import AtenSample, Const, resolve
+from graphprune.rules.positions import COUNTS, ENDS, POSITIONS
+from rules.aten_sample import AtenSample, Const, Numbers, resolve
 from rules.sample import random
 
 ROWS: list[AtenSample] = []
@@ -23,6 +24,21 @@ def const(values: object, dtype: torch.dtype | None = None) -> Const:
 def data(values: object, dtype: torch.dtype | None = None) -> torch.Tensor:
     """An operand with these contents, which the rule cannot read."""
     return torch.tensor(values, dtype=dtype)
+
+
+def places(values: object, size: int) -> Numbers:
+    """An operand that holds positions along an axis of ``size``."""
+    return Numbers(torch.tensor(values), POSITIONS, size)
+
+
+def counts(*values: int) -> Numbers:
+    """An operand that says how often each position of its axis was chosen."""
+    return Numbers(torch.tensor(values), COUNTS)
+
+
+def ends(*values: int, dtype: torch.dtype = torch.int64) -> Numbers:
+    """An operand that says where the run of each position of its axis ends."""
+    return Numbers(torch.tensor(values, dtype=dtype), ENDS)
 
 
 def of(dtype: npt.DTypeLike, *shape: int, seed: int = 0) -> torch.Tensor:

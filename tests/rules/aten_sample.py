@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from graphprune.axes import AxisSpace
+from graphprune.axes import AxisSpace, Pin
 from graphprune.frontends.settlement import settle
 from graphprune.frontends.torch_calls import arguments, binding_of, places, take
 from graphprune.frontends.torch_reader import Reader
-from graphprune.rules.call import Axes, Call
+from graphprune.rules.call import Axes, Call, Meaning
+from graphprune.rules.positions import PLACES
 from graphprune.structure import Structure
 from rules.sample import Reading
 
@@ -28,6 +29,15 @@ class Const:
     """A tensor whose contents the rule may read, as it may those of a buffer."""
 
     tensor: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A tensor whose numbers say something about an axis: one of ``size``, or the only one it has."""
+
+    tensor: torch.Tensor
+    kind: str
+    size: int | None = None
 
 
 @dataclass
@@ -48,6 +58,8 @@ class AtenSample:
     reference: Callable[..., Any] | None = None
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     """Contents of all operands by the names of their nodes."""
+    numbers: dict[str, Numbers] = field(default_factory=dict)
+    """The operands whose numbers say something about an axis."""
 
     @cached_property
     def op(self) -> str:
@@ -66,8 +78,8 @@ class AtenSample:
         root, graph = nn.Module(), fx.Graph()
 
         def spell(value: Any) -> Any:
-            if isinstance(value, Const | torch.Tensor):
-                tensor = value.tensor if isinstance(value, Const) else value
+            if isinstance(value, Const | Numbers | torch.Tensor):
+                tensor = value if isinstance(value, torch.Tensor) else value.tensor
                 name = f"x{len(self.tensors)}"
                 if isinstance(value, Const):
                     root.register_buffer(name, tensor)
@@ -79,6 +91,8 @@ class AtenSample:
                     node = graph.placeholder(name)
                 node.meta["val"] = tensor
                 self.tensors[node.name] = tensor
+                if isinstance(value, Numbers):
+                    self.numbers[node.name] = value
                 return node
             return type(value)(map(spell, value)) if isinstance(value, Sequences) else value
 
@@ -164,6 +178,10 @@ def read(sample: AtenSample) -> AtenReading:
     reader = _Reader(module)
     inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
     given = [tuple(reader.space.leaf(int(size)) for size in node.meta["val"].shape) for node in inputs]
+    for node, axes in zip(inputs, given, strict=True):
+        if (own := sample.numbers.get(node.name)) is not None:
+            axis = axes[0] if own.size is None else reader.space.leaf(own.size)
+            reader.meanings[node.name] = Meaning(own.kind, axis, Pin("", "", PLACES))
     reader.graph(module, "", given)
     settle(reader.structure)
     node = call_of(module)
@@ -198,7 +216,7 @@ def resolve(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, Sequences):
         return type(value)(map(_plain, value))
-    return value.tensor if isinstance(value, Const) else value
+    return value.tensor if isinstance(value, Const | Numbers) else value
 
 
 def _short(value: Any) -> str:
@@ -206,6 +224,8 @@ def _short(value: Any) -> str:
         return "[" + ",".join(map(_short, value)) + "]"
     if isinstance(value, Const):
         return f"const{value.tensor.tolist()}".replace(" ", "") if value.tensor.numel() < 9 else "const"
+    if isinstance(value, Numbers):
+        return f"{value.kind}{value.tensor.tolist()}".replace(" ", "")
     if isinstance(value, torch.Tensor):
         return "(" + ",".join(map(str, value.shape)) + ")"
     return str(value)

@@ -1,12 +1,14 @@
 """What a rule said about a sample, as one line: ``a2 (b3 c4)~ 5! -> ...``.
 
 A letter and its size is a free leaf, ``5!`` a pinned one, ``(a b)`` a product, ``[a b]`` a concatenation; ``+`` marks a
-leaf that is summed, ``~`` one that a statistic is taken over.
+leaf that is summed, ``~`` one that a statistic is taken over. ``a2 of b5`` holds positions along ``b``.
 """
 
 from __future__ import annotations
 
 from graphprune.axes import Axis, Concat, Leaf, Product
+from graphprune.rules.call import Meaning
+from graphprune.rules.positions import POSITIONS
 from rules.sample import Reading
 
 
@@ -31,8 +33,19 @@ def line(reading: Reading) -> str:
     def spell_all(axes: tuple[Axis, ...] | None) -> str:
         return "?" if axes is None else " ".join(spell(axis) for axis in axes) or "scalar"
 
-    left = ", ".join("-" if operand is None else spell_all(operand.axes) for operand in reading.call.operands)
-    right = ", ".join(spell_all(axes) for axes in reading.results)
+    def spell_meaning(meaning: Meaning | None) -> str:
+        if meaning is None:
+            return ""
+        return f" {'' if meaning.kind == POSITIONS else f'{meaning.kind} '}of {spell(meaning.axis)}"
+
+    left = ", ".join(
+        "-" if operand is None else spell_all(operand.axes) + spell_meaning(operand.meaning)
+        for operand in reading.call.operands
+    )
+    right = ", ".join(
+        spell_all(axes) + spell_meaning(reading.call.meanings.get(number))
+        for number, axes in enumerate(reading.results)
+    )
     declined = f"   declined: {reading.declined}" if reading.declined else ""
     return f"{left} -> {right}{declined}"
 

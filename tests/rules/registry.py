@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rules.sample import NEWEST, Array, Const, Reference, Sample, random
+from rules.sample import NEWEST, Array, Const, Places, Reference, Sample, random
 
 ROWS: list[Sample] = []
 
-Spelled = tuple[int, ...] | Array | np.generic | Const | None
+Spelled = tuple[int, ...] | Array | np.generic | Const | Places | None
 
 
 def const(values: object, dtype: npt.DTypeLike = np.int64) -> Const:
@@ -23,6 +23,11 @@ def const(values: object, dtype: npt.DTypeLike = np.int64) -> Const:
 def data(values: object, dtype: npt.DTypeLike = np.int64) -> Array:
     """An operand with these contents, which the rule cannot read."""
     return np.asarray(values, dtype)
+
+
+def places(values: object, size: int, dtype: npt.DTypeLike = np.int64) -> Places:
+    """An operand that holds positions along an axis of ``size``."""
+    return Places(np.asarray(values, dtype), size)
 
 
 def of(dtype: npt.DTypeLike, *shape: int, seed: int = 0) -> Array:
@@ -52,7 +57,7 @@ def row(
 
     ``more`` are attributes whose names are taken by this function.
     """
-    arrays: Sequence[Array | Const | None] = [
+    arrays: Sequence[Array | Const | Places | None] = [
         random(operand, seed=number)
         if isinstance(operand, tuple)
         else np.asarray(operand)

@@ -9,8 +9,8 @@ import numpy as np
 
 from graphprune.axes import Leaf
 from graphprune.rules.call import AttributeTarget, IndexSite, LengthSite
-from graphprune.selection import Selection
-from rules.sample import Array, Reading, Sample
+from graphprune.selection import Mask, Selection
+from rules.sample import Array, Places, Reading, Sample
 
 Arrays = list["Array | None"]
 
@@ -18,6 +18,9 @@ Arrays = list["Array | None"]
 def erased(sample: Sample, reading: Reading, selection: Selection) -> Arrays:
     """The results on operands without the removed positions, sites rewritten."""
     arrays = _sliced(sample.arrays, [operand.axes if operand else None for operand in reading.call.operands], selection)
+    for number, mask in _counted(sample, reading, selection):
+        array = np.asarray(arrays[number])
+        arrays[number] = (array % mask.sum()).astype(array.dtype)
     arrays, attributes = _rewritten(sample, reading, selection, arrays)
     return sample.run(arrays, attributes)
 
@@ -30,6 +33,9 @@ def zeroed(sample: Sample, reading: Reading, selection: Selection, masks: bool =
     """
     call = reading.call
     arrays = list(sample.arrays)
+    for number, mask in _counted(sample, reading, selection):
+        array = np.asarray(arrays[number])
+        arrays[number] = np.flatnonzero(mask)[array.astype(np.int64) % mask.sum()].astype(array.dtype)
     gathered = [mix for mix in call.mixes if mix.kind == "statistics"] if masks and not as_sums else []
     seen = {leaf for mix in gathered for leaf in reading.space.leaves(mix.axis)}
     statistics = Selection(reading.space, {leaf: kept for leaf, kept in selection.keep.items() if leaf in seen})
@@ -62,7 +68,20 @@ def zeroed(sample: Sample, reading: Reading, selection: Selection, masks: bool =
         scattered = np.zeros((*array.shape[:dim], len(mask), *array.shape[dim + 1 :]), array.dtype)
         scattered[(slice(None),) * (dim % array.ndim) + (mask,)] = array
         results[number] = scattered
-    return _sliced(results, reading.results, selection)
+    results = _sliced(results, reading.results, selection)
+    among_kept = {number for mix in gathered for number in mix.positions}
+    for number, meaning in call.meanings.items() if masks else ():
+        array = results[number]
+        if number not in among_kept and array is not None:
+            results[number] = (np.cumsum(selection.mask(meaning.axis)) - 1)[array.astype(np.int64)].astype(array.dtype)
+    return results
+
+
+def _counted(sample: Sample, reading: Reading, selection: Selection) -> Iterable[tuple[int, Mask]]:
+    """The operands that hold positions along an axis, and what is kept of it: they hold kept ones only."""
+    for number, (given, operand) in enumerate(zip(sample.operands, reading.call.operands, strict=True)):
+        if isinstance(given, Places) and operand is not None and operand.meaning is not None:
+            yield number, selection.mask(operand.meaning.axis)
 
 
 def _sliced(arrays: Sequence[Array | None], axes: Sequence[Any], selection: Selection) -> Arrays:

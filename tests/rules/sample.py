@@ -17,9 +17,10 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from graphprune import rules
-from graphprune.axes import AxisSpace, Leaf
+from graphprune.axes import AxisSpace, Leaf, Pin
 from graphprune.elements import literal
-from graphprune.rules.call import Call, Declined, Operand
+from graphprune.rules.call import Call, Declined, Meaning, Operand
+from graphprune.rules.positions import PLACES, POSITIONS, follow
 from graphprune.sizes import Size, Symbolic, symbol
 
 Array = npt.NDArray[Any]
@@ -34,16 +35,24 @@ class Const:
     array: Array
 
 
+@dataclass(frozen=True)
+class Places:
+    """An operand that holds positions along an axis of ``size``."""
+
+    array: Array
+    size: int
+
+
 @dataclass
 class Sample:
-    """A call: ``operands`` are arrays, constants or None.
+    """A call: ``operands`` are arrays, constants, positions or None.
 
     It runs in ONNX Runtime, in onnx.reference (``by_onnx``, or where the runtime lacks the operator), or as the
     function ``reference``. The contents of a result that ``follows`` the operands' shapes are not compared.
     """
 
     op: str
-    operands: Sequence[Array | Const | None]
+    operands: Sequence[Array | Const | Places | None]
     attributes: Mapping[str, Any]
     opset: int
     results: int
@@ -62,7 +71,7 @@ class Sample:
 
     @property
     def arrays(self) -> list[Array | None]:
-        return [operand.array if isinstance(operand, Const) else operand for operand in self.operands]
+        return [operand.array if isinstance(operand, Const | Places) else operand for operand in self.operands]
 
     def run(self, arrays: Sequence[Array | None], attributes: Mapping[str, Any] | None = None) -> list[Array | None]:
         """The results of the real operator."""
@@ -152,7 +161,9 @@ class Reading:
     def free(self) -> list[Leaf]:
         """Unpinned leaves in order of appearance, of operands first."""
         found: dict[Leaf, None] = {}
-        for axes in [*(operand.axes for operand in self.call.operands if operand), *self.results]:
+        meanings = [*(operand.meaning for operand in self.call.operands if operand), *self.call.meanings.values()]
+        counted = [(meaning.axis,) for meaning in meanings if meaning]
+        for axes in [*(operand.axes for operand in self.call.operands if operand), *self.results, *counted]:
             for axis in axes or ():
                 leaves = (leaf for leaf in self.space.leaves(axis) if not leaf.pinned and isinstance(leaf.size, int))
                 found.update(dict.fromkeys(leaves))
@@ -185,13 +196,15 @@ def read(sample: Sample, result_sizes: bool = True, symbols: Symbols | None = No
         if operand is None:
             operands.append(None)
             continue
-        array = operand.array if isinstance(operand, Const) else operand
+        array = operand.array if isinstance(operand, Const | Places) else operand
         axes = tuple(space.leaf(symbols.get((number, dim), size)) for dim, size in enumerate(array.shape))
         made = Operand(f"x{number}", axes, isinstance(operand, Const) or number > 0)
         if isinstance(operand, Const):
             made.read = lambda array=array: np.asarray(array)  # type: ignore[misc]
             if array.dtype in (np.int64, np.int32) and array.ndim <= 1:
                 made.elements = tuple(literal(int(element)) for element in np.reshape(array, -1))
+        if isinstance(operand, Places):
+            made.meaning = Meaning(POSITIONS, space.leaf(operand.size), Pin("", "", PLACES))
         operands.append(made)
     sizes: list[tuple[Size, ...] | None] = [None] * sample.results
     if result_sizes:
@@ -202,6 +215,7 @@ def read(sample: Sample, result_sizes: bool = True, symbols: Symbols | None = No
             for number, array in enumerate(sample.expected, len(operands))
         ]
     call = Call(space, "it", sample.op, operands, sample.attributes, list(sizes), sample.opset)
+    call.room = tuple(0 if made is None else _room(made.dtype) for made in sample.expected)
     binding = rules.find(sample.op)
     assert binding is not None, sample.op
     try:
@@ -209,14 +223,24 @@ def read(sample: Sample, result_sizes: bool = True, symbols: Symbols | None = No
         for number, made in enumerate(call.operands):
             if made is not None and number not in call.related:
                 call.pin(made.axes or (), "read by this operator as a whole")
+        follow(call, sample.op)
     except Declined as declined:
         for made in call.operands:
             if made is not None:
                 call.pin(made.axes or (), str(declined))
+        call.followed.clear()
+        follow(call, "")
         call.sites.clear()
         call.mixes.clear()
         return Reading(space, call, call.unknown_results(str(declined)), str(declined))
     return Reading(space, call, results)
+
+
+def _room(dtype: np.dtype[Any]) -> int:
+    """Up to which whole number an array can hold all of them."""
+    if dtype.kind in "iu":
+        return int(np.iinfo(dtype).max)
+    return int(2 / np.finfo(dtype).eps) if dtype.kind == "f" else 0
 
 
 def settle(reading: Reading, sample: Sample) -> None:

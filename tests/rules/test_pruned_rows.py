@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import graphprune
 from rules.rows import ROWS
-from rules.sample import Array, Const, Evaluator, Sample, read
+from rules.sample import Array, Const, Evaluator, Places, Sample, read
 
 UNSEEN = ("onnx.IsInf", "onnx.IsNaN")  # one answer for all ordinary numbers
 NO_MASK = ("com.microsoft.MatMulInteger16",)  # ONNX Runtime has no Where for its type
@@ -22,6 +22,8 @@ NO_MASK = ("com.microsoft.MatMulInteger16",)  # ONNX Runtime has no Where for it
 def prunable(sample: Sample) -> bool:
     if sample.op in UNSEEN or sample.op in NO_MASK or sample.reference or sample.by_onnx or sample.follows:
         return False
+    if any(isinstance(operand, Places) for operand in sample.operands):
+        return False  # nothing says so of a weight
     sample.run(sample.arrays)
     in_runtime = not any(isinstance(session, Evaluator) for session in sample._runs.values())
     return in_runtime and any(isinstance(leaf.size, int) and leaf.size > 1 for leaf in read(sample).free)
