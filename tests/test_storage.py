@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,17 +105,128 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     case = trained("grouped", "graph")
     target = tmp_path / "deep" / "slim"
     save(case, target)
-    (target / "left.txt").write_text("over")
+    (target / "plan.json").write_text("older")
     save(case, target)
-    assert not (target / "left.txt").exists()
+    assert json.loads((target / "plan.json").read_text())
+    load(target)
     assert [each.name for each in target.parent.iterdir()] == ["slim"]
 
 
 def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("42")
+    case = trained("grouped", "graph")
     with pytest.raises(UsageError, match="not a folder of graphprune"):
-        save(trained("grouped", "graph"), tmp_path)
-    assert [each.name for each in tmp_path.iterdir()] == ["thesis.tex"]
+        save(case, tmp_path)
+    (tmp_path / "manifest.json").write_text('{"name": "of an application"}')
+    with pytest.raises(UsageError, match="not a folder of graphprune"):
+        save(case, tmp_path)
+    with pytest.raises(UsageError, match="not a folder of graphprune"):
+        save(case, tmp_path / "thesis.tex")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["manifest.json", "thesis.tex"]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_files_of_others_beside_ours_are_left_alone(folder: bool, tmp_path: Path) -> None:
+    case = trained("grouped", "graph")
+    target = save(case, tmp_path / "slim")
+    before = (target / "manifest.json").stat().st_mtime_ns
+    if folder:
+        (target / "plan.json").unlink()
+        (target / "plan.json").mkdir()
+    else:
+        (target / "epoch 3.pt").write_text("mine")
+    with pytest.raises(UsageError, match="holds 'plan.json'" if folder else "holds 'epoch 3.pt'"):
+        save(case, target)
+    assert (target / "manifest.json").stat().st_mtime_ns == before
+    assert len(list(target.iterdir())) == 5 + (not folder)
+
+
+@pytest.mark.parametrize("name", [".", ""])
+def test_the_folder_one_is_in(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = trained("grouped", "graph")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        load(save(case, name))
+        assert Path.cwd() == tmp_path
+        assert len(list(tmp_path.iterdir())) == 5
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_links_are_written_through(dangling: bool, tmp_path: Path) -> None:
+    case = trained("grouped", "graph")
+    (tmp_path / "link").symlink_to("real")
+    if not dangling:
+        (tmp_path / "real").mkdir()
+    load(save(case, tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "manifest.json").is_file()
+
+
+def test_a_failed_write_leaves_the_older_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = trained("grouped", "graph")
+    target = save(case, tmp_path / "slim")
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(ModelError, match="No space left"):
+        save(case, target)
+    monkeypatch.undo()
+    load(target)
+    assert len(list(target.iterdir())) == 5
+
+
+def test_the_library_of_weights_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = trained("grouped", "graph")
+    folder = save(case, tmp_path / "slim")
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    for act in (lambda: save(case, tmp_path / "other"), lambda: load(folder)):
+        with pytest.raises(ModelError, match="safetensors: pip install"):
+            act()
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_types_and_what_is_frozen_come_back(dtype: torch.dtype, tmp_path: Path) -> None:
+    case = trained("language", "module")
+    case.module.to(dtype)
+    frozen = next(iter(dict(case.module.named_parameters())))
+    case.module.get_parameter(frozen).requires_grad_(False)
+    folder = save(case, tmp_path / "slim")
+    expected = {name: (each.dtype, each.requires_grad) for name, each in case.module.named_parameters()}
+    assert not all(trains for _, trains in expected.values())
+    for loaded in (load(folder), load(folder, case.source), load(folder, NETWORKS["language"][0])):
+        assert {name: (each.dtype, each.requires_grad) for name, each in loaded.named_parameters()} == expected
+        assert loaded.get_parameter("head.weight") is loaded.get_parameter("embed.weight")
+        assert all(torch.equal(value, case.module.state_dict()[name]) for name, value in loaded.state_dict().items())
+
+
+def test_models_that_cannot_be_made(tmp_path: Path) -> None:
+    folder = save(trained("residual", "module"), tmp_path / "slim")
+
+    def broken() -> nn.Module:
+        raise TypeError("no width")
+
+    with pytest.raises(ModelError, match=r"the factory failed \(TypeError: no width\)") as caught:
+        load(folder, broken)
+    assert "damaged" not in str(caught.value)
+    with pytest.raises(UsageError, match="not a str"):
+        load(folder, "Residual")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="makes a int"):
+        load(folder, lambda: 3)  # type: ignore[arg-type, return-value]
+    (folder / "plan.json").unlink()
+    with pytest.raises(ModelError, match=r"plan\.json is missing"):
+        load(folder, NETWORKS["residual"][0])
+    load(folder)
+
+
+@pytest.mark.parametrize("device", ["nowhere", "xla", "cpu:x"])
+def test_devices_that_are_not_there(device: str, tmp_path: Path) -> None:
+    folder = save(trained("grouped", "graph"), tmp_path / "slim")
+    with pytest.raises(UsageError, match="map_location") as caught:
+        load(folder, map_location=device)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
