@@ -14,6 +14,7 @@ from random_modules import (  # noqa: F401
     blocks_attention,
     blocks_conv,
     blocks_movement,
+    blocks_networks,
     blocks_sequence,
     blocks_tokens,
     blocks_weights,
