@@ -1,25 +1,35 @@
-"""Makes torchvision importable beside a CPU-only torch, whose wheel on the package index lacks compiled operators.
+"""torchvision's operators by their schemas, for tests; nothing is declared where they are there.
 
-Lightning and transformers import torchvision where it is installed, so tests that use them need it too.
+The wheel on the package index lacks them beside a CPU-only torch, and is not imported without some of them. Lightning
+and transformers import torchvision where it is installed, so tests that use these need them too.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from functools import cache
 
 import torch
 
-_BOX = "Tensor dets, Tensor scores, float iou_threshold"
-_ALIGN = "Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width, int sampling_ratio"
-_MISSING = {"nms": _BOX, "qnms": _BOX, "roi_align": f"{_ALIGN}, bool aligned"}
+_BOXES = "Tensor dets, Tensor scores, float iou_threshold"
+_REGIONS = "Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width"
+_PAIRS = (
+    "SymInt stride_h, SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, "
+    "SymInt groups, SymInt offset_groups, bool use_mask"
+)
+_SCHEMAS = {
+    "nms": f"({_BOXES}) -> Tensor",
+    "qnms": f"({_BOXES}) -> Tensor",
+    "roi_align": f"({_REGIONS}, int sampling_ratio, bool aligned) -> Tensor",
+    "roi_pool": f"({_REGIONS}) -> (Tensor, Tensor)",
+    "ps_roi_align": f"({_REGIONS}, int sampling_ratio) -> (Tensor, Tensor)",
+    "ps_roi_pool": f"({_REGIONS}) -> (Tensor, Tensor)",
+    "deform_conv2d": f"(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, {_PAIRS}) -> Tensor",
+}
 
 
 @cache
 def declare_operators() -> None:
-    """Declare the operators that torchvision needs to be imported; nothing happens where they are there."""
-    if importlib.util.find_spec("torchvision") is None:
-        return
-    for name, signature in _MISSING.items():
+    """Declare the operators that are missing."""
+    for name, schema in _SCHEMAS.items():
         if not hasattr(torch.ops.torchvision, name):
-            torch.library.define(f"torchvision::{name}", f"({signature}) -> Tensor")
+            torch.library.define(f"torchvision::{name}", schema)

@@ -13,13 +13,25 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from graphprune.rules.table import Binding, lookup
 
-__all__ = ["Place", "arguments", "binding_of", "names_of", "places", "put", "take", "walk"]
+__all__ = ["Place", "arguments", "attribute", "binding_of", "names_of", "places", "put", "take", "walk"]
 
 Sequences = (list, tuple)
+
+
+def attribute(module: nn.Module, name: str) -> Any:
+    """What a module holds under a qualified name, as a node that gets an attribute spells it.
+
+    Raises:
+        AttributeError: there is nothing of that name.
+    """
+    value: Any = module
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
 
 
 @dataclass(frozen=True, slots=True)

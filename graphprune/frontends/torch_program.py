@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from graphprune.errors import ModelError
-from graphprune.frontends.torch_calls import walk
+from graphprune.frontends.torch_calls import attribute, walk
 from graphprune.frontends.torch_canonical import canonicalize
 from graphprune.frontends.torch_export import distinct, export, merged_inputs
 from graphprune.frontends.torch_reader import read
@@ -77,7 +77,7 @@ class TorchProgram:
         """A reader of parameters and buffers by name."""
 
         def each(name: str) -> Iterator[Block]:
-            tensor = tensor_of(self.module, name).detach()
+            tensor = attribute(self.module, name).detach()
             if tensor.is_meta:
                 raise ModelError(f"parameter '{name}' is on the meta device and has no values; load the weights first")
             yield from blocks(tensor.to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype).numpy())
@@ -121,15 +121,6 @@ def _hint(size: int | torch.SymInt, dims: Mapping[str, int]) -> int | None:
         return dims[str(size)]
     hint = size.node.hint if size.node.has_hint() else None
     return None if hint is None else int(hint)
-
-
-def tensor_of(module: nn.Module, name: str) -> torch.Tensor:
-    """The parameter, buffer or constant tensor called ``name``."""
-    value: Any = module
-    for part in name.split("."):
-        value = getattr(value, part)
-    assert isinstance(value, torch.Tensor)
-    return value
 
 
 def unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:

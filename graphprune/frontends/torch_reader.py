@@ -20,7 +20,7 @@ from graphprune.elements import Element, computed, extent, literal
 from graphprune.frontends import torch_bodies
 from graphprune.frontends.reading import Reading, Results
 from graphprune.frontends.settlement import settle
-from graphprune.frontends.torch_calls import Sequences, arguments, binding_of, bodies, names_of, places, take
+from graphprune.frontends.torch_calls import Sequences, arguments, attribute, binding_of, bodies, names_of, places, take
 from graphprune.frontends.torch_constants import Constants, written_by
 from graphprune.frontends.unread import pin_unread_positions
 from graphprune.garbage import uncollected
@@ -155,9 +155,7 @@ class Reader(Reading):
 
     def _attribute(self, module: fx.GraphModule, label: str, node: fx.Node) -> None:
         name = str(node.target)
-        value: Any = module
-        for part in name.split("."):
-            value = getattr(value, part)
+        value = attribute(module, name)
         if not isinstance(value, torch.Tensor):
             return
         name = name if module is self.root else label

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphprune.frontends.torch_calls import arguments, names_of, put, walk
+from graphprune.frontends.torch_calls import arguments, attribute, names_of, put, walk
 
 __all__ = ["DEFAULT_SCALE", "move_scales"]
 
@@ -213,9 +213,7 @@ def _scale(
         uses = [each for each in graph.graph.nodes if each.op == "get_attr" and each.target == node.target]
         if sum(len(each.users) for each in uses) != 1:
             return False
-        value: Any = graph
-        for part in str(node.target).split("."):
-            value = getattr(value, part)
+        value = attribute(graph, str(node.target))
         if not isinstance(value, torch.Tensor):
             return False
         tensors.append(value)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
 
+from graphprune.frontends.torch_calls import attribute
 from graphprune.frontends.torch_state import forget, tensors_of
 
 __all__ = ["places_of", "refresh", "replace_tensors", "resolve"]
@@ -24,9 +24,10 @@ def places_of(module: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
 
 def resolve(module: nn.Module, name: str) -> torch.Tensor | None:
     """The tensor called ``name``, None where the module has none."""
-    value: Any = module
-    for part in name.split("."):
-        value = getattr(value, part, None)
+    try:
+        value = attribute(module, name)
+    except AttributeError:
+        return None
     return value if isinstance(value, torch.Tensor) else None
 
 

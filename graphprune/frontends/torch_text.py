@@ -19,7 +19,7 @@ from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from torch.utils import _pytree as pytree
 
 from graphprune.errors import ModelError
-from graphprune.frontends.torch_calls import names_of
+from graphprune.frontends.torch_calls import attribute, names_of
 from graphprune.frontends.torch_operators import higher_order_named, operator_named
 from graphprune.frontends.torch_pruned import CONSTANTS, PrunedModule
 from graphprune.frontends.torch_training import COIN, FIXED, PROBABILITY, fixed_nodes
@@ -60,19 +60,12 @@ def tensors_of(graph: fx.GraphModule, prefix: str = "") -> dict[str, torch.Tenso
     for node in graph.graph.nodes:
         if node.op != "get_attr":
             continue
-        value = _attribute(graph, str(node.target))
+        value = attribute(graph, str(node.target))
         if isinstance(value, torch.Tensor):
             found[prefix + str(node.target)] = value
         elif isinstance(value, fx.GraphModule):
             found.update(tensors_of(value, f"{prefix}{node.target}."))
     return found
-
-
-def _attribute(module: nn.Module, name: str) -> Any:
-    value: Any = module
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 # -- writing --------------------------------------------------------------------------------------------------------
@@ -100,7 +93,7 @@ def _graph_document(graph: fx.GraphModule, fixed: set[fx.Node]) -> dict[str, Any
             entry["target"] = str(node.target)
         elif node.op != "output":
             raise ModelError(f"node '{node.name}': a {node.op} of '{node.target}' cannot be stored")
-        if node.op == "get_attr" and isinstance(body := _attribute(graph, str(node.target)), fx.GraphModule):
+        if node.op == "get_attr" and isinstance(body := attribute(graph, str(node.target)), fx.GraphModule):
             inner[str(node.target)] = _graph_document(body, fixed)
         if node.args:
             entry["args"] = [_text(each, node) for each in node.args]

@@ -1,7 +1,4 @@
-"""torchvision's operators by their schemas, and in plain PyTorch where a row needs them to run.
-
-The wheel on the package index lacks them beside a CPU-only torch; where they are there nothing is declared.
-"""
+"""torchvision's operators in plain PyTorch, where a row needs them to run."""
 
 from __future__ import annotations
 
@@ -9,25 +6,9 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch_vision import declare_operators
 
-_REGIONS = "Tensor input, Tensor rois, float spatial_scale"
-_POOLED = "SymInt pooled_height, SymInt pooled_width"
-_PAIRS = (
-    "SymInt stride_h, SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, "
-    "SymInt groups, SymInt offset_groups, bool use_mask"
-)
-_SCHEMAS = {
-    "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "roi_align": f"({_REGIONS}, {_POOLED}, int sampling_ratio, bool aligned) -> Tensor",
-    "roi_pool": f"({_REGIONS}, {_POOLED}) -> (Tensor, Tensor)",
-    "ps_roi_align": f"({_REGIONS}, {_POOLED}, int sampling_ratio) -> (Tensor, Tensor)",
-    "ps_roi_pool": f"({_REGIONS}, {_POOLED}) -> (Tensor, Tensor)",
-    "deform_conv2d": f"(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, {_PAIRS}) -> Tensor",
-}
-
-for _name, _schema in _SCHEMAS.items():
-    if not hasattr(torch.ops.torchvision, _name):
-        torch.library.define(f"torchvision::{_name}", _schema)
+declare_operators()
 
 
 def roi_align(x: Any, rois: Any, scale: float, height: int, width: int, samples: int, aligned: bool) -> Any:
