@@ -68,10 +68,11 @@ class ModuleResult(PruneResult):
         return save(self, folder)
 
     def to_onnx(self, path: str | Path, **options: Any) -> Path:
-        """Export the slim module on its example inputs."""
+        """Export the slim module on its example inputs, with the dynamic sizes that it was pruned with."""
         from graphprune.storage import to_onnx
 
         assert isinstance(self.model, TorchProgram)
+        options = {"dynamic_shapes": self.model.dynamic_shapes, **options}
         return to_onnx(self.module, self.model.args, self.model.kwargs, path, **options)
 
 

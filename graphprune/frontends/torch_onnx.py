@@ -43,9 +43,12 @@ def to_onnx(
     of more than two gigabytes gets its weights in a file beside it.
 
     Raises:
-        ModelError: neither exporter takes the module, or the file cannot be written.
+        ModelError: neither exporter takes the module, ONNX Runtime does not take what one made of it, or the file
+            cannot be written.
         VerificationError: the exported model computes something else.
     """
+    if dynamic_shapes is None and args is None:
+        dynamic_shapes = getattr(module, "dynamic_shapes", None)
     module, args, kwargs = _module(module, args, dict(kwargs or {}))
     target = Path(path)
     draft = target.with_name(f".{target.name}-{secrets.token_hex(6)}")
@@ -54,6 +57,7 @@ def to_onnx(
         target.parent.mkdir(parents=True, exist_ok=True)
         draft.mkdir()
         module.eval()
+        args, kwargs = _fitting(module, args, kwargs)
         _export(module, args, kwargs, draft / target.name, dynamic_shapes)
         if check:
             _check(module, args, kwargs, draft / target.name)
@@ -77,6 +81,27 @@ def _module(given: Any, args: Any, kwargs: dict[str, Any]) -> tuple[nn.Module, t
         args, kwargs = (given.args, dict(given.kwargs)) if args is None else (args, kwargs)
         return PrunedModule.of(copied.module, None, given.training), tuple(args), kwargs
     return given, tuple(args or ()), kwargs
+
+
+def _fitting(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs of the type of the weights, where the module does not run on those given: it may have been converted."""
+    types = {each.dtype for each in module.parameters() if each.is_floating_point()}
+
+    def is_other(value: object) -> bool:
+        return isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype not in types
+
+    if len(types) != 1 or not any(map(is_other, pytree.tree_leaves((args, kwargs)))):
+        return args, kwargs
+    try:
+        with torch.no_grad():
+            module(*args, **kwargs)
+    except RuntimeError:
+        (dtype,) = types
+        converted = pytree.tree_map(lambda each: each.to(dtype) if is_other(each) else each, (args, kwargs))
+        return converted[0], converted[1]
+    return args, kwargs
 
 
 @contextlib.contextmanager
@@ -112,7 +137,10 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], pa
     except Exception as error:  # each stage of the exporter has exceptions of its own
         first = error
     if shapes is not None:
-        raise ModelError(f"PyTorch cannot export {type(module).__name__} to ONNX ({_cause(first)})") from first
+        raise ModelError(
+            f"PyTorch cannot export {type(module).__name__} to ONNX ({_cause(first)}); "
+            "dynamic_shapes=None exports it for the sizes of the example inputs"
+        ) from first
     try:
         with _quiet(), torch.no_grad():
             torch.onnx.export(module, (*args, kwargs) if kwargs else args, str(path), dynamo=False)
@@ -143,7 +171,10 @@ def _check(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], pat
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # each of its errors is a class of its own
+        raise _unable(error) from error
     given = [each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
     inputs = session.get_inputs()
     if len(inputs) != len(given):
@@ -151,15 +182,30 @@ def _check(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], pat
     feeds = {each.name: _array(value) for each, value in zip(inputs, given, strict=True)}
     with torch.no_grad():
         expected = [each for each in pytree.tree_leaves(module(*args, **kwargs)) if isinstance(each, torch.Tensor)]
-    for index, (found, wanted) in enumerate(zip(session.run(None, feeds), expected, strict=False)):
+    try:
+        results = session.run(None, feeds)
+    except Exception as error:
+        raise _unable(error) from error
+    for index, (found, wanted) in enumerate(zip(results, expected, strict=False)):
         a, b = np.asarray(found, dtype=np.float64), _array(wanted).astype(np.float64)
         scale = float(np.abs(b).max(initial=0.0))
         gap = float(np.abs(a - b).max(initial=0.0)) if a.shape == b.shape else np.inf
-        if not gap <= TOLERANCE * max(scale, 1e-12):
+        if not gap <= _tolerance(wanted) * max(scale, 1e-12):
             raise VerificationError(
                 f"the exported ONNX model differs from the module by {gap:.3g} at result {index}, where the largest "
                 f"value is {scale:.3g}: no file is kept"
             )
+
+
+def _unable(error: BaseException) -> ModelError:
+    return ModelError(
+        f"ONNX Runtime cannot run the exported model ({first_line(error)}); "
+        "convert the module with .float() first, or export it unchecked with check=False"
+    )
+
+
+def _tolerance(wanted: torch.Tensor) -> float:
+    return max(TOLERANCE, 8 * torch.finfo(wanted.dtype).eps) if wanted.is_floating_point() else TOLERANCE
 
 
 def _array(value: torch.Tensor) -> Any:
