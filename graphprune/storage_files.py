@@ -99,6 +99,8 @@ def read_tensors(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
     """
     files = _safetensors()
     try:
+        if device.type == "meta":  # of which the library knows nothing
+            return {name: value.to(device) for name, value in files.torch.load_file(path).items()}
         return dict(files.torch.load_file(path, device=str(device)))
     except (OSError, files.SafetensorError) as error:
         raise ModelError(f"{path.name} cannot be read ({str(error).splitlines()[0]})") from None

@@ -119,7 +119,11 @@ def _into(
     if not (source / PLAN).is_file():
         raise ModelError(f"{PLAN} is missing, which says how the model was cut")
     trained = dict(read_json(source / GRAPH)["parameters"])
-    cut(module, Plan.load(source / PLAN))
+    try:
+        plan = Plan.load(source / PLAN)
+    except UsageError as error:
+        raise ModelError(f"damaged ({error})") from None
+    cut(module, plan)
     adapt_attention(module)
     apply_patches(module, [_patch(entry) for entry in manifest["patches"]])
     module = module.to(device)

@@ -215,6 +215,9 @@ def test_models_that_cannot_be_made(tmp_path: Path) -> None:
         load(folder, "Residual")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="makes a int"):
         load(folder, lambda: 3)  # type: ignore[arg-type, return-value]
+    (folder / "plan.json").write_text("{}")
+    with pytest.raises(ModelError, match="damaged .*not a plan"):
+        load(folder, NETWORKS["residual"][0])
     (folder / "plan.json").unlink()
     with pytest.raises(ModelError, match=r"plan\.json is missing"):
         load(folder, NETWORKS["residual"][0])
@@ -337,3 +340,5 @@ def test_the_device_is_that_of_the_reader(tmp_path: Path) -> None:
     case = trained("tagger", "graph")
     loaded = load(save(case, tmp_path / "slim"), map_location="cpu")
     assert {parameter.device.type for parameter in loaded.parameters()} == {"cpu"}
+    loaded = load(tmp_path / "slim", map_location="meta")
+    assert {parameter.device.type for parameter in loaded.parameters()} == {"meta"}
