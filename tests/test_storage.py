@@ -216,7 +216,7 @@ def test_models_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="makes a int"):
         load(folder, lambda: 3)  # type: ignore[arg-type, return-value]
     (folder / "plan.json").write_text("{}")
-    with pytest.raises(ModelError, match="damaged .*not a plan"):
+    with pytest.raises(ModelError, match=r"damaged .*not a plan"):
         load(folder, NETWORKS["residual"][0])
     (folder / "plan.json").unlink()
     with pytest.raises(ModelError, match=r"plan\.json is missing"):
