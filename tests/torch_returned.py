@@ -91,6 +91,16 @@ class ComputedScale(SelfAttention):
         return self.proj((scores @ v).transpose(1, 2).reshape(batch, tokens, self.all_head_size))
 
 
+class HeldScale(SelfAttention):
+    """The same, with the scale in an attribute."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, tokens, _ = x.shape
+        q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        scores = torch.softmax(q @ k.transpose(-1, -2) * self.scale, -1)
+        return self.proj((scores @ v).transpose(1, 2).reshape(batch, tokens, self.all_head_size))
+
+
 class Turned(SelfAttention):
     """Queries and keys that something is added to and multiplied by after they were projected."""
 
@@ -146,6 +156,14 @@ class Language(nn.Module):
         return {"logits": self.head(x)}
 
 
+class TwoScales(Language):
+    """A transformer one of whose layers computes its scale, while the other holds it."""
+
+    def __init__(self) -> None:
+        super().__init__(ComputedScale)
+        self.layers[1].attention = HeldScale(24, 4)
+
+
 class Encoder(nn.Module):
     """PyTorch's own transformer."""
 
@@ -195,6 +213,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor]]] 
     "small layer scale": (lambda: Language(scale=1e-6), lambda: torch.randint(19, (2, 7))),
     "default scale": (lambda: Language(DefaultScale), lambda: torch.randint(19, (2, 7))),
     "computed scale": (lambda: Language(ComputedScale), lambda: torch.randint(19, (2, 7))),
+    "two scales": (TwoScales, lambda: torch.randint(19, (2, 7))),
     "turned": (lambda: Language(Turned), lambda: torch.randint(19, (2, 7))),
     "encoder": (Encoder, lambda: torch.randn(2, 6, 7)),
     "tagger": (Tagger, lambda: torch.randn(2, 6, 5)),

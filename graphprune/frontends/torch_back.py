@@ -48,6 +48,10 @@ class Back:
     program: TorchProgram | None = None
 
 
+_SCALES = ("left out", "computed", "any")
+"""Which scales of attention are tried as those that the user's code computes anew, one after another."""
+
+
 class _Refused(Exception):
     """The user's class cannot be kept, for the reason given."""
 
@@ -95,10 +99,10 @@ def _class(
     if any(parameter.is_meta for parameter in source.parameters()):
         raise _Refused("its parameters are on the meta device, where nothing can be compared")
     problem = ""
-    for spelled in (False, True):
-        wanted = _rescaled(source, original, slim, spelled=spelled)
-        if spelled and wanted is slim:
-            break
+    for scales in _SCALES:
+        wanted = _rescaled(source, original, slim, scales)
+        if scales != "left out" and wanted is slim:
+            continue
         module = _slim_copy(source, _slim_tensors(source, wanted.module, structure))
         if slim.training != source.training:
             module.train(slim.training)
@@ -126,16 +130,23 @@ def _slim_copy(source: nn.Module, tensors: dict[int, Any]) -> nn.Module:
     return module
 
 
-def _rescaled(source: nn.Module, original: TorchProgram, slim: TorchProgram, *, spelled: bool) -> TorchProgram:
+def _rescaled(source: nn.Module, original: TorchProgram, slim: TorchProgram, scales: str) -> TorchProgram:
     """The slim program with the scales of attention that the user's code will compute; itself where those are the same.
 
-    ``spelled``: whether numbers in the graph are taken for scales that Python computes from a width.
+    ``scales``: which numbers are taken for scales that Python computes from a width: those that a call left out, those
+    in the graph that no attribute holds too, or all that could be.
     """
+    spelled = scales != "left out"
     if not spelled and not any(node.meta.get(DEFAULT_SCALE) for _, node, _ in walk(slim.module)):
         return slim
     scaled = slim.detached()
     keep = [path for path, child in source.named_modules() if isinstance(child, nn.MultiheadAttention)]
-    if not move_scales(scaled.module, keep, original.module if spelled else None):
+    held = {
+        path: [value for value in vars(child).values() if isinstance(value, float)]
+        for path, child in source.named_modules()
+        if scales == "computed"
+    }
+    if not move_scales(scaled.module, keep, original.module if spelled else None, held):
         return slim
     for owner in {id(owner): owner for _, _, owner in walk(scaled.module)}.values():
         owner.recompile()

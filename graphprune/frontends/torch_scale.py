@@ -11,8 +11,9 @@ the difference can go into what makes ``q``: the rows of a linear layer, or the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -47,11 +48,17 @@ _HOMOGENEOUS = frozenset(
 """Operators that a positive factor passes through, as it does through movement."""
 
 
-def move_scales(graph: fx.GraphModule, skip: Iterable[str] = (), before: fx.GraphModule | None = None) -> int:
+def move_scales(
+    graph: fx.GraphModule,
+    skip: Iterable[str] = (),
+    before: fx.GraphModule | None = None,
+    held: Mapping[str, Collection[float]] = MappingProxyType({}),
+) -> int:
     """Let attentions that had the default scale have that of their heads' width now; returns how many changed.
 
     With the graph as it was ``before`` the cut, numbers that are the (reciprocal) square root of the width of ``q`` are
-    taken for such scales too. Parameters of the graph are written to. Attentions made by modules called as in ``skip``,
+    taken for such scales too, except for those that are ``held`` by the module that computes with them. Parameters of
+    the graph are written to. Attentions made by modules called as in ``skip``,
     and those whose ``q`` is not made by a layer that can take a factor, keep the scale they have.
     """
     left_out = set(skip)
@@ -65,7 +72,8 @@ def move_scales(graph: fx.GraphModule, skip: Iterable[str] = (), before: fx.Grap
         scale = _fused(node) if node.meta.get(DEFAULT_SCALE) else None
         if scale is None and widths:
             prefix = label[: len(label) - len(node.name)]
-            scale = _spelled(node, lambda each, prefix=prefix: widths.get(prefix + each.name))  # type: ignore[misc]
+            kept = held.get(paths[-1], ()) if paths else ()
+            scale = _spelled(node, lambda each, prefix=prefix: widths.get(prefix + each.name), kept)  # type: ignore[misc]
         if scale is not None and _multiply(owner, scale.query, scale.factor, touched):
             scale.set()
             changed += 1
@@ -102,7 +110,7 @@ def _fused(node: fx.Node) -> _Scale | None:
     return None if math.isclose(old, new, rel_tol=1e-9) else _Scale(query, old / new, node, "scale", new)
 
 
-def _spelled(node: fx.Node, before: Callable[[fx.Node], int | None]) -> _Scale | None:
+def _spelled(node: fx.Node, before: Callable[[fx.Node], int | None], kept: Collection[float]) -> _Scale | None:
     """A number that products of queries and keys, or queries, are multiplied or divided by."""
     name = names_of(node.target)[-1] if node.op == "call_function" else ""
     if name not in _FACTORS or len(node.args) != 2 or not isinstance(node.args[0], fx.Node):
@@ -110,7 +118,7 @@ def _spelled(node: fx.Node, before: Callable[[fx.Node], int | None]) -> _Scale |
     operand, holder, argument = node.args[1], node, "other"
     if isinstance(operand, fx.Node) and operand.target is torch.ops.aten.full.default and len(operand.users) == 1:
         holder, argument, operand = operand, "fill_value", operand.args[1]
-    if not isinstance(operand, float | int) or operand <= 0:
+    if not isinstance(operand, float | int) or operand <= 0 or operand in kept:
         return None
     query = node.args[0]
     if names_of(query.target)[-1] in _PRODUCTS and isinstance(query.args[0], fx.Node):
