@@ -96,7 +96,7 @@ def _box_operators() -> None:
 
 def _torchvision_inputs(kind: str, name: str) -> tuple[Any, ...]:
     if kind == "video":
-        side, frames = (224, 16) if name.startswith("mvit") else (64, 16 if name.startswith(("s3d", "swin")) else 4)
+        side, frames = (224, 16) if name.startswith(("mvit", "s3d")) else (64, 16 if name.startswith("swin") else 4)
         return (torch.randn(1, 3, frames, side, side),)
     if kind == "optical_flow":
         return (torch.randn(1, 3, 128, 128), torch.randn(1, 3, 128, 128))
