@@ -18,6 +18,8 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 _REMEDIES = (
     ("data-dependent", "write what depends on data with torch.cond or torch.where, or prune the ONNX export"),
+    ("missing a required argument", "give an example for each argument of its forward"),
+    ("numpy.ndarray", "give tensors: torch.from_numpy(...)"),
     ("register_dataclass", "register the class of its input: torch.export.register_dataclass(...)"),
     ("register a pytree", "register the class of its result: torch.export.register_dataclass(...)"),
 )

@@ -292,6 +292,8 @@ class Distributed(nn.Module):
         (TakesUnregistered, Unregistered(torch.ones(3)), "register the class of its input"),
         (GivesUnregistered, torch.ones(3), "register the class of its result"),
         (lambda: nn.Linear(3, 3), {"input": torch.ones(3)}, "kwargs="),
+        (lambda: nn.Linear(3, 3), torch.ones(3).numpy(), "torch.from_numpy"),
+        (lambda: nn.Bilinear(3, 3, 2), torch.ones(3), "an example for each argument"),
         (lambda: nn.LazyLinear(3), torch.ones(3), "run it once"),
         (lambda: torch.jit.script(nn.Linear(3, 3)), torch.ones(3), "give the nn.Module that it was made of"),
         (
