@@ -91,6 +91,32 @@ class ComputedScale(SelfAttention):
         return self.proj((scores @ v).transpose(1, 2).reshape(batch, tokens, self.all_head_size))
 
 
+class Transposed(nn.Module):
+    """A linear layer whose weight is stored the other way round."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs) / 4), nn.Parameter(torch.randn(outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.addmm(self.bias, x.flatten(0, -2), self.weight).view(*x.shape[:-1], self.outputs)
+
+
+class ScaleOfValues(SelfAttention):
+    """The same, with the scale computed from the values, and such a layer for the projection."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads)
+        self.qkv = Transposed(width, 3 * width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, tokens, _ = x.shape
+        q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        scores = torch.softmax(q @ k.transpose(-1, -2) / float(v.shape[-1] ** 0.5), -1)
+        return self.proj((scores @ v).transpose(1, 2).reshape(batch, tokens, self.all_head_size))
+
+
 class HeldScale(SelfAttention):
     """The same, with the scale in an attribute."""
 
@@ -213,6 +239,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor]]] 
     "small layer scale": (lambda: Language(scale=1e-6), lambda: torch.randint(19, (2, 7))),
     "default scale": (lambda: Language(DefaultScale), lambda: torch.randint(19, (2, 7))),
     "computed scale": (lambda: Language(ComputedScale), lambda: torch.randint(19, (2, 7))),
+    "scale of values": (lambda: Language(ScaleOfValues), lambda: torch.randint(19, (2, 7))),
     "two scales": (TwoScales, lambda: torch.randint(19, (2, 7))),
     "turned": (lambda: Language(Turned), lambda: torch.randint(19, (2, 7))),
     "encoder": (Encoder, lambda: torch.randn(2, 6, 7)),

@@ -35,9 +35,14 @@ _MOVEMENT = frozenset(
     )
 )  # fmt: skip
 
-_NORMS = {"aten.layer_norm": ("weight", "bias"), "aten.rms_norm": ("weight",)}
-_LINEAR = {"aten.linear": -1, "aten.conv1d": 1, "aten.conv2d": 1, "aten.conv3d": 1}
-"""The dimension of their result that the rows of their weight make."""
+_ROWS = (("weight", 0), ("bias", 0))
+_NORMS = {"aten.layer_norm": _ROWS, "aten.rms_norm": _ROWS[:1]}
+_LINEAR = {
+    "aten.linear": (-1, _ROWS),
+    "aten.addmm": (-1, (("mat2", 1), ("self", 0))),
+    **dict.fromkeys(("aten.conv1d", "aten.conv2d", "aten.conv3d"), (1, _ROWS)),
+}
+"""The dimension of their result that rows of their parameters make, and which dimension of each these are."""
 
 _SUMS = frozenset(f"aten.{name}" for name in ("add", "sub", "cat", "stack"))
 _FACTORS = frozenset(f"aten.{name}" for name in ("mul", "div"))
@@ -143,8 +148,9 @@ def _multiply(graph: fx.GraphModule, query: fx.Node, factor: float, touched: set
     name = names_of(layer.target)[-1]
     if name in _NORMS:
         return _scale(graph, layer, _NORMS[name], None, factor, touched)
-    rows = _rows(layer, query, [node for node, maker in made.items() if maker is layer], _LINEAR[name])
-    return rows is not None and _scale(graph, layer, ("weight", "bias"), rows, factor, touched)
+    dim, parameters = _LINEAR[name]
+    rows = _rows(layer, query, [node for node, maker in made.items() if maker is layer], dim)
+    return rows is not None and _scale(graph, layer, parameters, rows, factor, touched)
 
 
 def _maker(node: fx.Node, made: dict[fx.Node, fx.Node | None], depth: int = 0) -> fx.Node | None:
@@ -204,15 +210,15 @@ def _number(size: Any) -> int:
 def _scale(
     graph: fx.GraphModule,
     layer: fx.Node,
-    names: Iterable[str],
+    parameters: Iterable[tuple[str, int]],
     rows: torch.Tensor | None,
     factor: float,
     touched: set[tuple[int, int]],
 ) -> bool:
     """Multiply rows of a layer's parameters, which no other call may use."""
     given = arguments(layer)
-    tensors: list[torch.Tensor] = []
-    for name in names:
+    tensors: list[tuple[torch.Tensor, int]] = []
+    for name, dim in parameters:
         node = given.get(name)
         if node is None:
             continue
@@ -224,15 +230,15 @@ def _scale(
         value = attribute(graph, str(node.target))
         if not isinstance(value, torch.Tensor):
             return False
-        tensors.append(value)
-    keys = {(id(tensor), int(row)) for tensor in tensors for row in (rows if rows is not None else [0])}
+        tensors.append((value, dim))
+    keys = {(id(tensor), int(row)) for tensor, _ in tensors for row in (rows if rows is not None else [0])}
     if not tensors or keys & touched:
         return False
     touched |= keys
     with torch.no_grad():
-        for tensor in tensors:
+        for tensor, dim in tensors:
             if rows is None:
                 tensor.mul_(factor)
             else:
-                tensor[rows.to(tensor.device)] *= factor
+                tensor.movedim(dim, 0)[rows.to(tensor.device)] *= factor
     return True

@@ -86,7 +86,7 @@ def test_heads_and_their_width_are_told_apart() -> None:
     assert case.module.config.hidden_size == case.module.embed.embedding_dim < 24
 
 
-@pytest.mark.parametrize("name", ["default scale", "computed scale", "two scales", "turned"])
+@pytest.mark.parametrize("name", ["default scale", "computed scale", "scale of values", "two scales", "turned"])
 def test_a_scale_that_follows_from_the_width_is_made_up_for(name: str) -> None:
     case = give_back(name)
     assert case.way == "module"
