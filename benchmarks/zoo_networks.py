@@ -10,12 +10,12 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 from torch_networks import vision
 
 __all__ = ["FAMILIES", "Network", "names", "network"]
@@ -51,47 +51,46 @@ def _torchvision_names(kind: str) -> list[str]:
 def _torchvision(kind: str) -> Callable[[str], Network]:
     def build(name: str) -> Network:
         models = vision()
-        if kind == "detection":
-            _box_operators()
         options: dict[str, Any] = {"weights": None}
         if kind in ("segmentation", "detection"):
             options["weights_backbone"] = None
         if kind == "classification" and name in ("googlenet", "inception_v3"):
             options["init_weights"] = False
         module = models.get_model(name, **options).eval()
-        return Network(module, _torchvision_inputs(kind, name))
+        return Network(Trunk(module) if kind == "detection" else module, _torchvision_inputs(kind, name))
 
     return build
 
 
-@cache
-def _box_operators() -> None:
-    """Let box operators run where torchvision's compiled ones are missing."""
-    from torchvision.ops.roi_align import _roi_align
+class Trunk(nn.Module):
+    """A detector without what picks boxes, which depends on data and which ``torch.export`` refuses.
 
-    def nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
-        from torchvision.ops.boxes import box_iou
+    Backbone, neck, and the heads of every stage; those of a second stage see two fixed boxes.
+    """
 
-        order = scores.argsort(descending=True).tolist()
-        overlap = box_iou(boxes, boxes)
-        kept: list[int] = []
-        for index in order:
-            if all(overlap[index, other] <= threshold for other in kept):
-                kept.append(index)
-        return torch.tensor(kept, dtype=torch.int64)
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+        self.register_buffer("boxes", torch.tensor([[8.0, 8.0, 100.0, 90.0], [20.0, 4.0, 60.0, 120.0]]))
 
-    def nms_shape(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
-        return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
-
-    def align_shape(
-        x: Any, rois: Any, scale: float, height: int, width: int, ratio: int, aligned: bool
-    ) -> torch.Tensor:
-        return x.new_empty(rois.shape[0], x.shape[1], height, width)
-
-    torch.library.impl("torchvision::nms", "CPU", nms)
-    torch.library.register_fake("torchvision::nms", nms_shape)
-    torch.library.impl("torchvision::roi_align", "CPU", _roi_align)
-    torch.library.register_fake("torchvision::roi_align", align_shape)
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """[n, 3, h, w] -> what each head says."""
+        found = self.detector.backbone(images)
+        features = {"0": found} if isinstance(found, torch.Tensor) else dict(found)
+        levels = list(features.values())
+        if not hasattr(self.detector, "rpn"):
+            return list(pytree.tree_leaves(self.detector.head(levels)))
+        outputs = [*pytree.tree_leaves(self.detector.rpn.head(levels))]
+        stage, size = self.detector.roi_heads, [tuple(images.shape[-2:])]
+        pooled = stage.box_roi_pool(features, [self.boxes], size)
+        outputs += pytree.tree_leaves(stage.box_predictor(stage.box_head(pooled)))
+        for kind in ("mask", "keypoint"):
+            if getattr(stage, f"{kind}_head", None) is not None:
+                pooled = getattr(stage, f"{kind}_roi_pool")(features, [self.boxes], size)
+                outputs += pytree.tree_leaves(
+                    getattr(stage, f"{kind}_predictor")(getattr(stage, f"{kind}_head")(pooled))
+                )
+        return outputs
 
 
 def _torchvision_inputs(kind: str, name: str) -> tuple[Any, ...]:
@@ -101,7 +100,7 @@ def _torchvision_inputs(kind: str, name: str) -> tuple[Any, ...]:
     if kind == "optical_flow":
         return (torch.randn(1, 3, 128, 128), torch.randn(1, 3, 128, 128))
     if kind == "detection":
-        return ([torch.rand(3, 128, 128)],)
+        return (torch.randn(1, 3, 320 if name.startswith("ssd") else 128, 320 if name.startswith("ssd") else 128),)
     side = next((size for start, size in _SIDES.items() if name.startswith(start)), 64)
     return (torch.randn(2, 3, side, side),)
 
