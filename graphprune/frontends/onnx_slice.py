@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from graphprune.errors import ModelError
 from graphprune.frontends.onnx_walk import graphs
+from graphprune.frontends.renumbering import renumbered
 from graphprune.frontends.settlement import can_infer
 from graphprune.frontends.sliced_tensor import SlicedTensor
 from graphprune.rules.call import AttributeTarget, Axes, Call, IndexSite, InputTarget, LengthSite
@@ -149,17 +150,10 @@ class _Sites:
         return wanted
 
     def _renumber(self, site: IndexSite) -> bool:
-        source, old = self.selection.mask(site.source), np.asarray(self.call.array(site.operand))
-        size = len(source)
-        positions = np.where(old < 0, old + size, old).reshape(-1)
-        if site.result is not None:
-            positions = positions[self.selection.mask(site.result)]
-        new = (np.cumsum(source) - 1)[positions].astype(old.dtype)
-        new = new.reshape(()) if old.ndim == 0 else new
-        if new.shape == old.shape and np.array_equal(new, np.where(old < 0, old + size, old)):
-            return False
-        self._set_constant(site.operand, new)
-        return True
+        new = renumbered(site, self.selection, np.asarray(self.call.array(site.operand)))
+        if new is not None:
+            self._set_constant(site.operand, new)
+        return new is not None
 
     # -- operands -------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from graphprune.axes import Axis
 from graphprune.errors import ModelError
+from graphprune.frontends.renumbering import renumbered
 from graphprune.frontends.settlement import can_infer
 from graphprune.frontends.torch_calls import Place, Sequences, arguments, binding_of, places, put, walk
 from graphprune.rules.call import AttributeTarget, Axes, Call, IndexSite, InputTarget, LengthSite
@@ -192,19 +193,11 @@ class _Sites:
         return True
 
     def _renumber(self, site: IndexSite) -> bool:
-        source, old = self.selection.mask(site.source), np.asarray(self.call.array(site.operand))
-        size = len(source)
-        positions = np.where(old < 0, old + size, old).reshape(-1)
-        if site.result is not None:
-            positions = positions[self.selection.mask(site.result)]
-        new = (np.cumsum(source) - 1)[positions].astype(old.dtype)
-        new = new.reshape(()) if old.ndim == 0 else new
-        if new.shape == old.shape and np.array_equal(new, np.where(old < 0, old + size, old)):
-            return False
+        new = renumbered(site, self.selection, np.asarray(self.call.array(site.operand)))
         place = self.places[site.operand]
-        assert place is not None
-        self._replace(place, torch.from_numpy(new))
-        return True
+        if new is not None and place is not None:
+            self._replace(place, torch.from_numpy(new))
+        return new is not None
 
     def _replace(self, place: Place, tensor: torch.Tensor) -> None:
         """Let an operand be a constant of its own."""
