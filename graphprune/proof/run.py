@@ -26,7 +26,7 @@ from onnx import numpy_helper
 from graphprune.proof.weights import array_of
 from graphprune.sample_inputs import Inputs
 
-__all__ = ["Outputs", "Runner"]
+__all__ = ["Outputs", "Runner", "Segment", "reads", "segment_proto"]
 
 Outputs: TypeAlias = list[npt.NDArray[Any]]
 
@@ -101,7 +101,7 @@ class Runner:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.disable_prepacking", "1")
-        proto, shared = _proto(self.model, segment, values)
+        proto, shared = segment_proto(self.model, segment, values)
         if shared:
             arrays = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in shared.values()]
             options.add_external_initializers(list(shared), arrays)
@@ -123,7 +123,7 @@ def _segments(model: ir.Model, limit: int) -> Iterator[Segment]:
     for node in graph:
         new = {
             name: _bytes(graph.initializers[name])
-            for name in _reads(node)
+            for name in reads(node)
             if name in graph.initializers and name not in held
         }
         if runs[-1] and size + sum(new.values()) > limit and sum(new.values()):
@@ -132,10 +132,10 @@ def _segments(model: ir.Model, limit: int) -> Iterator[Segment]:
         runs[-1].append(node)
         held |= new.keys()
         size += sum(new.values())
-    reads = [dict.fromkeys(name for node in run for name in _reads(node)) for run in runs]
+    needs = [dict.fromkeys(name for node in run for name in reads(node)) for run in runs]
     wanted = {value.name or "" for value in graph.outputs}
     found: list[Segment] = []
-    for run, read in zip(reversed(runs), reversed(reads), strict=True):
+    for run, read in zip(reversed(runs), reversed(needs), strict=True):
         made = {value.name or "": None for node in run for value in node.outputs if value.name}
         stored = (*read, *(v.name or "" for v in graph.outputs)) if run is runs[-1] else read
         constants = dict.fromkeys(name for name in stored if name in graph.initializers)
@@ -151,7 +151,7 @@ def _segments(model: ir.Model, limit: int) -> Iterator[Segment]:
     yield from reversed(found)
 
 
-def _reads(node: ir.Node) -> Iterator[str]:
+def reads(node: ir.Node) -> Iterator[str]:
     """Names of the values that a node reads, those that its bodies take from outside included."""
     inside: set[str] = set()
     for attribute in node.attributes.values():
@@ -159,7 +159,7 @@ def _reads(node: ir.Node) -> Iterator[str]:
             inside.update(value.name or "" for value in (*body.inputs, *body.initializers.values()))
             for inner in body:
                 inside.update(value.name or "" for value in inner.outputs)
-                yield from (name for name in _reads(inner) if name not in inside)
+                yield from (name for name in reads(inner) if name not in inside)
             yield from (value.name or "" for value in body.outputs if value.name not in inside)
     yield from (value.name for value in node.inputs if value is not None and value.name)
 
@@ -177,7 +177,7 @@ def _bytes(value: ir.Value) -> int:
 # -- making protos -----------------------------------------------------------------------------------------------------
 
 
-def _proto(
+def segment_proto(
     model: ir.Model, segment: Segment, values: dict[str, Any]
 ) -> tuple[onnx.ModelProto, dict[str, npt.NDArray[Any]]]:
     """A model of one segment, and the arrays that its larger constants share."""

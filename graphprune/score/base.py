@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from graphprune.axes import Leaf
 from graphprune.errors import UsageError
 from graphprune.score.positions import Numbers
 from graphprune.structure import Structure
+
+if TYPE_CHECKING:
+    from graphprune.calibration.observe import Calibration
 
 __all__ = ["Block", "Criterion", "Evidence", "Scores", "Weights", "blocks", "criteria", "criterion", "register"]
 
@@ -45,6 +48,18 @@ class Evidence:
     structure: Structure
     weights: Weights
     gathered: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def calibration(self) -> Calibration:
+        """What runs through the program on calibration inputs.
+
+        Raises:
+            UsageError: there are none.
+        """
+        found = self.gathered.get("calibration")
+        if found is None:
+            raise UsageError("the criterion needs calibration inputs: give --calib PATH, or calibration=... in Python")
+        return found  # type: ignore[return-value]
 
 
 class Criterion(Protocol):

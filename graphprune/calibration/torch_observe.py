@@ -1,0 +1,46 @@
+"""What runs through a PyTorch program on calibration inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from graphprune.calibration.steps import Feed, Values
+from graphprune.calibration.torch_steps import arguments_of
+from graphprune.frontends.torch_program import TorchProgram
+from graphprune.proof.torch_run import leaves_of, run
+
+__all__ = ["observed", "outputs"]
+
+
+def observed(program: TorchProgram, feeds: Sequence[Feed], names: Sequence[str]) -> Iterator[Values]:
+    """For each batch the values of tensors by the names that the structure has for them."""
+    nodes = {node.name: node for node in program.module.graph.nodes}
+    wanted = {name: name if name in nodes else name.rpartition(".")[0] for name in names}
+    shown = list(dict.fromkeys(wanted.values()))
+    for feed in feeds:
+        results = run(program.module, _leaves(program, feed), expose=shown)
+        found = dict(zip(shown, results[len(results) - len(shown) :], strict=True))
+        yield {
+            name: _array(found[own] if own == name else found[own][int(name.rpartition(".")[2])])
+            for name, own in wanted.items()
+        }
+
+
+def outputs(program: TorchProgram, feeds: Sequence[Feed]) -> Iterator[list[np.ndarray[Any, Any]]]:
+    """The tensors that a program gives, batch by batch."""
+    for feed in feeds:
+        results = run(program.module, _leaves(program, feed))
+        yield [_array(value) for value in results if isinstance(value, torch.Tensor)]
+
+
+def _leaves(program: TorchProgram, feed: Feed) -> list[Any]:
+    return leaves_of(program.module, *arguments_of(program, feed))
+
+
+def _array(value: torch.Tensor) -> np.ndarray[Any, Any]:
+    own: np.ndarray[Any, Any] = (value.float() if value.is_floating_point() else value).detach().cpu().numpy()
+    return own

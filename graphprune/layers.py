@@ -1,0 +1,392 @@
+"""The layers of a program: calls that multiply an activation by a stored weight, on both hosts.
+
+Criteria that weigh a position by what reads it, and compensation, which chooses the weight anew, need the numbers that
+enter the product. A :class:`Form` knows the geometry of one kind of product: it gives the *rows* of an activation (each
+the numbers that one result is computed from), and the weight as a matrix, so that ``y = rows @ matrix.T + bias``.
+A new kind of layer is a row in the table at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.axes import Axis
+from graphprune.rules.call import Call
+from graphprune.rules.windows import numbers
+from graphprune.structure import Structure
+
+__all__ = ["Array", "Form", "Indices", "Layer", "layers"]
+
+Array: TypeAlias = npt.NDArray[Any]
+Indices: TypeAlias = npt.NDArray[np.intp]
+
+
+class Form(Protocol):
+    """The geometry of a product: shapes of rows and matrices are ``(..., groups, per group)``."""
+
+    groups: int
+
+    def matrix(self, weight: Array) -> Array:
+        """The weight as ``(groups, outputs, features)``; features of one input position stand together."""
+        ...
+
+    def weight(self, matrix: Array, like: Array) -> Array:
+        """The opposite of :meth:`matrix`, in the shape of ``like``."""
+        ...
+
+    def count(self, y: Array) -> int:
+        """How many rows there are for a result ``y``."""
+        ...
+
+    def rows(self, x: Array, y: Array, index: Indices) -> Array:
+        """The rows with these numbers, ``(len(index), groups, features)``."""
+        ...
+
+    def targets(self, y: Array, index: Indices) -> Array:
+        """What the rows with these numbers give, ``(len(index), groups, outputs)``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One call that multiplies ``x`` by the parameter ``weight``, and the ``bias`` that is added, if there is one.
+
+    ``y`` is what comes out, behind a bias that an operator of its own adds (``adder``, the node of that). ``inputs`` is
+    the axis that is summed over, dimension ``x_dim`` of ``x``; ``outputs`` the axis that the weight makes, ``y_dim`` of
+    ``y``.
+    """
+
+    call: Call
+    x: str
+    weight: str
+    bias: str | None
+    y: str
+    inputs: Axis
+    outputs: Axis
+    x_dim: int
+    y_dim: int
+    form: Form
+    adder: str | None = None
+
+    @property
+    def node(self) -> str:
+        """The name of the call's node."""
+        return self.call.node
+
+    def features(self) -> int:
+        """How many features each input position has (the positions of a kernel)."""
+        return getattr(self.form, "taps", 1)
+
+
+def layers(structure: Structure) -> list[Layer]:
+    """All layers of a program in reading order."""
+    readers = Counter(operand.name for call in structure.calls for operand in call.operands if operand is not None)
+    adders = {
+        operand.name: call
+        for call in structure.calls
+        if call.op in _ADD
+        for operand in call.operands
+        if operand is not None and readers[operand.name] == 1
+    }
+    found: list[Layer] = []
+    for call in structure.calls:
+        make = _TABLE.get(call.op)
+        layer = make(call, structure) if make is not None and call.results else None
+        if layer is not None:
+            found.append(layer if layer.bias is not None else _with_bias(layer, adders.get(layer.y), structure))
+    return found
+
+
+_ADD = frozenset({"onnx.Add", "aten.add.Tensor", "aten.add"})
+
+
+def _with_bias(layer: Layer, adder: Call | None, structure: Structure) -> Layer:
+    """A layer together with the operator that adds a stored bias to its result."""
+    if adder is None:
+        return layer
+    names = [operand.name for operand in adder.operands[:2] if operand is not None]
+    bias = next((name for name in names if name != layer.y), None)
+    axes = structure.tensors.get(bias or "")
+    own = structure.tensors.get(layer.y) or ()
+    if bias is None or bias not in structure.parameters or axes is None:
+        return layer
+    at = layer.y_dim - len(own)  # from the end, as operands are aligned
+    wide = [dim - len(axes) for dim, axis in enumerate(axes) if axis.size != 1]
+    if wide != [at] or axes[at].size != own[at].size or len(axes) > len(own):
+        return layer
+    result = adder.results[0]
+    return Layer(
+        layer.call, layer.x, layer.weight, bias, result, layer.inputs, layer.outputs, layer.x_dim, layer.y_dim,
+        layer.form, adder.node,
+    )  # fmt: skip
+
+
+# -- products of matrices ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixForm:
+    """``y = x @ w`` along dimension ``x_dim`` of x; ``transposed`` where the weight has its outputs first."""
+
+    transposed: bool
+    x_dim: int
+    y_dim: int
+    scale: float = 1.0
+    groups: int = 1
+
+    def matrix(self, weight: Array) -> Array:
+        """See :class:`Form`."""
+        return self.scale * (weight if self.transposed else weight.T)[None]
+
+    def weight(self, matrix: Array, like: Array) -> Array:
+        """See :class:`Form`."""
+        own = matrix[0] / self.scale
+        return (own if self.transposed else own.T).reshape(like.shape)
+
+    def count(self, y: Array) -> int:
+        """See :class:`Form`."""
+        return y.size // max(y.shape[self.y_dim], 1)
+
+    def rows(self, x: Array, y: Array, index: Indices) -> Array:
+        """See :class:`Form`."""
+        return _spread(x, self.x_dim)[index][:, None]
+
+    def targets(self, y: Array, index: Indices) -> Array:
+        """See :class:`Form`."""
+        return _spread(y, self.y_dim)[index][:, None]
+
+
+def _spread(value: Array, dim: int) -> Array:
+    moved = np.moveaxis(value, dim, -1)
+    return moved.reshape(-1, moved.shape[-1])
+
+
+def _product(
+    call: Call,
+    structure: Structure,
+    x: int,
+    weight: int,
+    bias: int | None,
+    *,
+    transposed: bool,
+    x_dim: int = -1,
+    scale: float = 1.0,
+) -> Layer | None:
+    source, stored = call.operand(x), call.operand(weight)
+    y = structure.tensors.get(call.results[0])
+    if not _is_stored(stored, structure) or source is None or source.axes is None or y is None:
+        return None
+    assert stored is not None
+    if source.name in structure.parameters or len(source.axes) < 2 or len(stored.axes or ()) != 2:
+        return None
+    x_dim %= len(source.axes)
+    y_dim = len(y) - 1
+    form = MatrixForm(transposed, x_dim, y_dim, scale)
+    own = _bias(call, bias, structure)
+    return Layer(call, source.name, stored.name, own, call.results[0], source.axes[x_dim], y[y_dim], x_dim, y_dim, form)
+
+
+def _is_stored(operand: Any, structure: Structure) -> bool:
+    if operand is None or operand.axes is None or operand.name not in structure.parameters:
+        return False
+    return structure.parameters[operand.name].counts or operand.constant
+
+
+def _bias(call: Call, number: int | None, structure: Structure) -> str | None:
+    operand = None if number is None else call.operand(number)
+    if operand is None or operand.axes is None or operand.name not in structure.parameters:
+        return None
+    return operand.name if sum(axis.size != 1 for axis in operand.axes) == 1 and len(operand.axes) == 1 else None
+
+
+def _matmul(call: Call, structure: Structure) -> Layer | None:
+    return _product(call, structure, 0, 1, None, transposed=False)
+
+
+def _linear(call: Call, structure: Structure) -> Layer | None:
+    return _product(call, structure, 0, 1, 2, transposed=True)
+
+
+def _addmm(call: Call, structure: Structure) -> Layer | None:
+    if call.attribute("beta", 1) != 1:
+        return None
+    layer = _product(call, structure, 1, 2, 0, transposed=False, scale=float(call.attribute("alpha", 1)))
+    return layer if layer is not None and layer.bias is not None else None
+
+
+def _gemm(call: Call, structure: Structure) -> Layer | None:
+    scale, beta = float(call.attribute("alpha", 1.0)), float(call.attribute("beta", 1.0))
+    addend = call.operand(2)
+    if scale == 0 or (addend is not None and beta != 1):
+        return None
+    x_dim = 0 if call.attribute("transA", 0) else 1
+    transposed = bool(call.attribute("transB", 0))
+    layer = _product(call, structure, 0, 1, 2, transposed=transposed, x_dim=x_dim, scale=scale)
+    return layer if layer is None or layer.bias is not None or addend is None else None
+
+
+# -- convolutions ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConvolutionForm:
+    """A convolution: ``kernel``, ``strides`` and ``dilations`` by dimension of space, ``pads`` before and after each.
+
+    A transposed convolution is one whose input is stretched by zeros and whose kernel is turned round.
+    """
+
+    groups: int
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    padding: str | tuple[tuple[int, int], ...]
+    stretch: tuple[int, ...] | None = None
+
+    @property
+    def taps(self) -> int:
+        """Positions of the kernel."""
+        return math.prod(self.kernel)
+
+    def matrix(self, weight: Array) -> Array:
+        """See :class:`Form`."""
+        if self.stretch is None:
+            return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
+        space = tuple(range(2, weight.ndim))
+        grouped = np.flip(weight, space).reshape(self.groups, -1, weight.shape[1], self.taps)
+        return grouped.transpose(0, 2, 1, 3).reshape(self.groups, weight.shape[1], -1)
+
+    def weight(self, matrix: Array, like: Array) -> Array:
+        """See :class:`Form`."""
+        if self.stretch is None:
+            return matrix.reshape(like.shape)
+        grouped = matrix.reshape(self.groups, like.shape[1], -1, self.taps).transpose(0, 2, 1, 3)
+        return np.flip(grouped.reshape(like.shape), tuple(range(2, like.ndim)))
+
+    def count(self, y: Array) -> int:
+        """See :class:`Form`."""
+        return y.size // max(y.shape[1], 1)
+
+    def rows(self, x: Array, y: Array, index: Indices) -> Array:
+        """See :class:`Form`."""
+        space = y.shape[2:]
+        if self.stretch is not None:
+            x = self._stretched(x, self.stretch)
+        padded = np.pad(x, [(0, 0), (0, 0), *self._pads(x.shape[2:], space)])
+        spans = tuple((size - 1) * dilation + 1 for size, dilation in zip(self.kernel, self.dilations, strict=True))
+        dims = tuple(range(2, x.ndim))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=dims)
+        steps = (slice(None, None, stride) for stride in self.strides)
+        taps = (slice(None, None, dilation) for dilation in self.dilations)
+        windows = windows[(slice(None), slice(None), *steps, *taps)]
+        sample, *places = np.unravel_index(index, (len(x), *space))
+        rows = windows[(sample, slice(None), *places)]  # (rows, channels, *kernel)
+        return rows.reshape(len(index), self.groups, -1)
+
+    def targets(self, y: Array, index: Indices) -> Array:
+        """See :class:`Form`."""
+        sample, *places = np.unravel_index(index, (len(y), *y.shape[2:]))
+        return y[(sample, slice(None), *places)].reshape(len(index), self.groups, -1)
+
+    def _pads(self, space: Sequence[int], out: Sequence[int]) -> list[tuple[int, int]]:
+        spans = [(size - 1) * dilation + 1 for size, dilation in zip(self.kernel, self.dilations, strict=True)]
+        needed = [
+            max(0, (end - 1) * stride + span - size)
+            for end, stride, span, size in zip(out, self.strides, spans, space, strict=True)
+        ]
+        if self.padding == "SAME_UPPER":
+            return [(extra // 2, extra - extra // 2) for extra in needed]
+        if self.padding == "SAME_LOWER":
+            return [(extra - extra // 2, extra // 2) for extra in needed]
+        if isinstance(self.padding, str):
+            return [(0, 0)] * len(space)
+        # a transposed convolution says its extent by more than pads; what lies behind the end is zero
+        return [
+            (before, max(after, extra - before)) for (before, after), extra in zip(self.padding, needed, strict=True)
+        ]
+
+    @staticmethod
+    def _stretched(x: Array, strides: Sequence[int]) -> Array:
+        shape = [(size - 1) * stride + 1 for size, stride in zip(x.shape[2:], strides, strict=True)]
+        wide = np.zeros((*x.shape[:2], *shape), x.dtype)
+        wide[(slice(None), slice(None), *(slice(None, None, stride) for stride in strides))] = x
+        return wide
+
+
+def _convolution(call: Call, structure: Structure) -> Layer | None:
+    transposed = bool(call.attribute("transposed", False)) or "ranspose" in call.op
+    source, stored = call.operand(0), call.operand(1)
+    y = structure.tensors.get(call.results[0])
+    if not _is_stored(stored, structure) or source is None or source.axes is None or y is None:
+        return None
+    assert stored is not None
+    rank = len(stored.axes or ())
+    kernel = [axis.size for axis in (stored.axes or ())[2:]]
+    if len(source.axes) != rank or not all(isinstance(size, int) for size in kernel):
+        return None
+    form = _geometry(call, [int(size) for size in kernel], transposed)  # type: ignore[arg-type]
+    if form is None:
+        return None
+    bias = _bias(call, 2, structure)
+    if bias is None and call.operand(2) is not None:
+        return None
+    return Layer(call, source.name, stored.name, bias, call.results[0], source.axes[1], y[1], 1, 1, form)
+
+
+def _geometry(call: Call, kernel: list[int], transposed: bool) -> ConvolutionForm | None:
+    count = len(kernel)
+    strides = numbers(call.attribute("strides", 1), count)
+    dilations = numbers(call.attribute("dilations", 1), count)
+    groups = int(call.attribute("group", 1))
+    padding = str(call.attribute("auto_pad", "NOTSET")).upper()
+    pads: str | tuple[tuple[int, int], ...]
+    if padding in ("SAME", "SAME_UPPER", "SAME_LOWER", "VALID"):
+        # PyTorch puts the odd one behind, as SAME_UPPER does
+        pads = {"SAME": "SAME_UPPER"}.get(padding, padding)
+    else:
+        listed = numbers(call.attribute("pads", 0), count)
+        listed = listed if len(listed) == 2 * count else listed * 2
+        pads = tuple(zip(listed[:count], listed[count:], strict=True))
+    if not transposed:
+        return ConvolutionForm(groups, tuple(kernel), tuple(strides), tuple(dilations), pads)
+    if isinstance(pads, str):
+        return None
+    spans = [(size - 1) * dilation for size, dilation in zip(kernel, dilations, strict=True)]
+    around = tuple((span - before, span - after) for span, (before, after) in zip(spans, pads, strict=True))
+    if any(side < 0 for pair in around for side in pair) or call.attribute("output_shape") is not None:
+        return None
+    ones = (1,) * count
+    return ConvolutionForm(groups, tuple(kernel), ones, tuple(dilations), around, tuple(strides))
+
+
+_TABLE: dict[str, Callable[[Call, Structure], Layer | None]] = {
+    "onnx.Conv": _convolution,
+    "onnx.ConvTranspose": _convolution,
+    "onnx.Gemm": _gemm,
+    "onnx.MatMul": _matmul,
+    **dict.fromkeys(
+        (
+            f"aten.{name}{overload}"
+            for name in ("conv1d", "conv2d", "conv3d", "convolution", "_convolution")
+            for overload in ("", ".default", ".padding")
+        ),
+        _convolution,
+    ),
+    **dict.fromkeys(
+        (
+            f"aten.conv_transpose{name}{overload}"
+            for name in ("1d", "2d", "3d")
+            for overload in ("", ".default", ".input")
+        ),
+        _convolution,
+    ),
+    **dict.fromkeys(("aten.linear", "aten.linear.default"), _linear),
+    **dict.fromkeys(("aten.matmul", "aten.matmul.default", "aten.mm", "aten.mm.default"), _matmul),
+    **dict.fromkeys(("aten.addmm", "aten.addmm.default"), _addmm),
+}
