@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,22 @@ class Calibration:
         """How many samples there are in all batches: the extent of the first dimension of their first input."""
         return sum(_extent(feed) for feed in self.feeds)
 
+    def tell(self, text: str) -> None:
+        """Show how far some longer work on the inputs has come."""
+        if self._progress is not None:
+            self._progress(text)
+
+    @cached_property
+    def observable(self) -> frozenset[str]:
+        """Names of the tensors that can be observed: all but those inside the bodies of operators."""
+        if isinstance(self.host, ir.Model):
+            graph = self.host.graph
+            values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+            return frozenset(value.name for value in values if value.name)
+        from graphprune.calibration.torch_observe import observable
+
+        return observable(self.host)
+
     def observe(self, names: Sequence[str]) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
         """For each batch the values of the tensors called ``names``, floating-point ones as float32.
 
@@ -72,8 +89,7 @@ class Calibration:
 
     def _told(self, batches: Iterator[Any]) -> Iterator[Any]:
         for number, batch in enumerate(batches, 1):
-            if self._progress is not None:
-                self._progress(f"calibrate: batch {number} of {len(self.feeds)}")
+            self.tell(f"calibrate: batch {number} of {len(self.feeds)}")
             yield batch
 
 

@@ -13,7 +13,18 @@ from graphprune.calibration.torch_steps import arguments_of
 from graphprune.frontends.torch_program import TorchProgram
 from graphprune.proof.torch_run import leaves_of, run
 
-__all__ = ["observed", "outputs"]
+__all__ = ["observable", "observed", "outputs"]
+
+
+def observable(program: TorchProgram) -> frozenset[str]:
+    """Names of the tensors that :func:`observed` can give: those of the outermost graph."""
+    names: list[str] = []
+    for node in program.module.graph.nodes:
+        names.append(node.name)
+        value = node.meta.get("val")
+        if isinstance(value, list | tuple):
+            names.extend(f"{node.name}.{index}" for index in range(len(value)))
+    return frozenset(names)
 
 
 def observed(program: TorchProgram, feeds: Sequence[Feed], names: Sequence[str]) -> Iterator[Values]:
