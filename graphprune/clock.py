@@ -20,6 +20,11 @@ class Clock:
         self._progress = progress
         self._inner: list[float] = []
 
+    def say(self, text: str) -> None:
+        """Tell whoever waits how far a stage has come."""
+        if self._progress is not None:
+            self._progress(text)
+
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Time a ``with`` block as ``stage``."""

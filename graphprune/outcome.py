@@ -58,6 +58,7 @@ def group_count(before: int, context: Context) -> GroupCount:
     counts = [
         (sum(decision.selection.cuts(group.leaf) for group in decision.structure.groups), decision)
         for decision in context.decisions
+        if not decision.estimated
     ]
     cut, decision = max(counts, key=lambda each: each[0], default=(0, None))
     return GroupCount(before if decision is None else len(decision.structure.groups), cut)
@@ -66,8 +67,9 @@ def group_count(before: int, context: Context) -> GroupCount:
 def plan_of(context: Context, mark: str, steps: Sequence[Pass]) -> Plan | None:
     """The decisions as one plan; None where the graph or weights were changed too, after the first of them."""
     deciding = {decision.by for decision in context.decisions if decision.reference is None}
+    cuts = [decision for decision in context.decisions if not decision.estimated]
     names = [step.name for step in steps]
-    first = min((names.index(name) for name in deciding if name in names), default=len(steps))
+    first = min((names.index(cut.by) for cut in cuts if cut.reference is None and cut.by in names), default=len(steps))
     changed = {name for name, report in context.reports if report.modified} - deciding - _HOUSEKEEPING
     if any(decision.lossless for decision in context.decisions) or changed & set(names[first:]):
         return None
@@ -76,6 +78,6 @@ def plan_of(context: Context, mark: str, steps: Sequence[Pass]) -> Plan | None:
     assert isinstance(done, dict)
     prepare = format_pipeline(done.get(step, step) for step in steps[:first] if step.name in changed)
     plan = Plan({}, mark, prepare, options, versions())
-    for decision in context.decisions:
+    for decision in cuts:
         plan = plan.then(Plan.of(decision.structure, decision.selection))
     return plan

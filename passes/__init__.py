@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphprune.passes.base import Context, Decision, Pass, Report, passes, register, run_passes
 from graphprune.passes.canonicalize import Canonicalize, canonicalize
+from graphprune.passes.compensate import Compensate
 from graphprune.passes.depth import Depth
 from graphprune.passes.eliminate_dead_nodes import EliminateDeadNodes
 from graphprune.passes.interop import AsIrPass, FromIrPass
@@ -18,6 +19,7 @@ from graphprune.passes.verify import Verify
 __all__ = [
     "AsIrPass",
     "Canonicalize",
+    "Compensate",
     "Context",
     "Decision",
     "Depth",

@@ -39,7 +39,8 @@ class Decision:
     """A cut that was carried out: by which pass, on which model, and what it left.
 
     ``lossless``: nothing was lost, so ``after`` must equal ``before`` itself rather than the masked ``before``;
-    ``reference``: what ``after`` must equal instead, where no positions but whole operators went.
+    ``reference``: what ``after`` must equal instead, where no positions but whole operators went; ``estimated``:
+    weights were chosen anew, so that ``after`` is to be near the original rather than equal to anything.
     """
 
     by: str
@@ -49,6 +50,7 @@ class Decision:
     selection: Selection
     lossless: bool = False
     reference: Host | None = None
+    estimated: bool = False
 
 
 @dataclass(slots=True)

@@ -42,15 +42,15 @@ class Verify(Pass):
         found = context.data.setdefault("verify", [])
         assert isinstance(found, list)
         with context.clock("verify"):
-            for decision in context.decisions[len(found) :]:
-                result = self._prove(decision.before, decision.after, context, len(found))
+            for decision in _provable(context)[len(found) :]:
+                result = self._prove(decision, context)
                 found.append(result)
                 if not result.ok:
                     raise VerificationError(f"{decision.by}: {result.reason}; {_advice(result)}")
         return Report(False, {"proofs": len(found)}, tuple(note for result in found for note in _notes(result)))
 
-    def _prove(self, before: Host, after: Host, context: Context, number: int) -> Verification:
-        decision = context.decisions[number]
+    def _prove(self, decision: Decision, context: Context) -> Verification:
+        before, after = decision.before, decision.after
         if decision.reference is not None:
             return self._prove_removal(decision, decision.reference, context)
         if not isinstance(before, ir.Model) or not isinstance(after, ir.Model):
@@ -121,6 +121,11 @@ class Verify(Pass):
         assert not isinstance(before, ir.Model)
         assert not isinstance(after, ir.Model)
         return verify_program(before, after, decision.structure, decision.selection, seed=self.seed, runs=self.runs)
+
+
+def _provable(context: Context) -> list[Decision]:
+    """The decisions that something must be equal after; where weights were chosen anew nothing is."""
+    return [decision for decision in context.decisions if not decision.estimated]
 
 
 def _advice(result: Verification) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,14 @@ from graphprune.frontends.torch_calls import attribute
 from graphprune.frontends.torch_program import TorchProgram
 from graphprune.proof.torch_run import leaves_of, seeded
 
-__all__ = ["TorchSteps", "arguments_of"]
+__all__ = ["Arguments", "TorchSteps", "arguments_of"]
+
+
+class Arguments(NamedTuple):
+    """A batch for a program that takes positional and keyword inputs."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
 
 class TorchSteps:
@@ -89,6 +96,8 @@ def arguments_of(program: TorchProgram, feed: Feed) -> tuple[tuple[Any, ...], di
             value = torch.from_numpy(np.ascontiguousarray(value))
         return value.to(device) if isinstance(value, torch.Tensor) else value
 
+    if isinstance(feed, Arguments):
+        return feed
     if isinstance(feed, dict):
         unknown = sorted(feed.keys() - program.kwargs.keys())
         if unknown:

@@ -1,0 +1,122 @@
+"""Which slim layer stands for which dense one, and what its result is to be.
+
+A layer whose result is added to a residual stream is to make the *sum* what it was: its target takes back what is
+missing in the stream by then. A BatchNorm in between is linear and is looked through.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphprune.frontends.program import Host
+from graphprune.frontends.weight_access import get_weight, is_editable
+from graphprune.layers import Array, Layer, layers
+from graphprune.rules.call import Axes, Call
+from graphprune.selection import Selection
+from graphprune.structure import Structure
+
+__all__ = ["Norm", "Pair", "pairs", "restricted"]
+
+_SUMS = frozenset({"onnx.Add", "aten.add.Tensor", "aten.add"})
+_NORMS = {"onnx.BatchNormalization": (1, 3, 4, "epsilon", 1e-5), "aten.batch_norm": (1, 3, 4, "eps", 1e-5)}
+"""Operands that hold scale, mean and variance, and the attribute of what is added to the variance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A BatchNorm that reads a layer's result: its parameters by name, ``gain`` what it multiplies each output by."""
+
+    mean: str
+    gain: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A slim layer, the dense one that it was, and the other addend of the sum that takes its result, if any."""
+
+    dense: Layer
+    slim: Layer
+    addend: str | None
+    norm: Norm | None
+
+    @property
+    def bias(self) -> str | None:
+        """The parameter that takes a constant: the layer's own bias, or the mean of the BatchNorm behind it."""
+        return self.slim.bias or (self.norm.mean if self.norm is not None else None)
+
+
+def pairs(dense: Structure, slim: Structure, host: Host, top: frozenset[str]) -> list[list[Pair]]:
+    """Layers whose weights can be chosen anew, in reading order; those that share a weight together.
+
+    ``top`` are the names of the nodes that are not inside a body.
+    """
+    before = {(layer.node, layer.x_dim): layer for layer in layers(dense)}
+    readers: defaultdict[str, list[Call]] = defaultdict(list)
+    for call in slim.calls:
+        for operand in call.operands:
+            if operand is not None:
+                readers[operand.name].append(call)
+    made = {name: number for number, call in enumerate(slim.calls) for name in call.results}
+    order = {call.node: number for number, call in enumerate(slim.calls)}
+    found: dict[str, list[Pair]] = {}
+    uses: Counter[str] = Counter()
+    for layer in layers(slim):
+        uses[layer.weight] += 1
+        old = before.get((layer.node, layer.x_dim))
+        if old is None or layer.node not in top or not is_editable(host, layer.weight):
+            continue
+        norm, last = _norm(layer, readers, host)
+        addend = _addend(last, readers, slim, made, order[layer.node])
+        found.setdefault(layer.weight, []).append(Pair(old, layer, addend, norm))
+    return [own for weight, own in found.items() if len(own) == uses[weight] == len(readers[weight])]
+
+
+def _norm(layer: Layer, readers: Mapping[str, Sequence[Call]], host: Host) -> tuple[Norm | None, str]:
+    """The BatchNorm that alone reads a layer's result, and the name of the last result that is linear in it."""
+    users = readers.get(layer.y, ())
+    if len(users) != 1 or (spec := _spec(users[0].op)) is None or users[0].attribute("training_mode", 0):
+        return None, layer.y
+    call, (scale, mean, variance, attribute, default) = users[0], spec
+    names = [operand.name if operand is not None else "" for operand in call.operands]
+    if len(names) <= variance or names[0] != layer.y or not is_editable(host, names[variance]):
+        return None, layer.y
+    if not is_editable(host, names[mean]) or call.attribute("training", False):
+        return None, layer.y
+    spread = np.sqrt(get_weight(host, names[variance]) + float(call.attribute(attribute, default)))
+    own = get_weight(host, names[scale]) if is_editable(host, names[scale]) else np.ones_like(spread)
+    return Norm(names[mean], own / spread), call.results[0]
+
+
+def _spec(op: str) -> tuple[int, int, int, str, float] | None:
+    return _NORMS.get(op) or _NORMS.get(op.rpartition(".")[0])
+
+
+def _addend(
+    result: str, readers: Mapping[str, Sequence[Call]], structure: Structure, made: Mapping[str, int], before: int
+) -> str | None:
+    """The other operand of the sum that alone reads ``result``, if it is there before the layer runs."""
+    users = readers.get(result, ())
+    if len(users) != 1 or users[0].op not in _SUMS or users[0].attribute("alpha", 1) != 1:
+        return None
+    names = [operand.name for operand in users[0].operands[:2] if operand is not None]
+    others = [name for name in names if name != result]
+    if len(names) != 2 or len(others) != 1 or others[0] in structure.parameters:
+        return None
+    own, other = structure.tensors.get(result), structure.tensors.get(others[0])
+    if own is None or other is None or [axis.size for axis in own] != [axis.size for axis in other]:
+        return None
+    if made.get(others[0], -1) >= before and others[0] in made:
+        return None
+    return others[0] if others[0] in made else None
+
+
+def restricted(value: Array, axes: Axes, selection: Selection) -> Array:
+    """The part of a dense value that a slim program has too."""
+    for dim, axis in enumerate(axes):
+        if isinstance(axis.size, int) and selection.cuts(axis):
+            value = value.take(selection.positions(axis), axis=dim)
+    return value

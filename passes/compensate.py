@@ -1,0 +1,59 @@
+"""Compensate: choose the weights that a cut left anew, so that each layer gives what it gave before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphprune.compensation import Method, Options, compensate
+from graphprune.errors import UsageError
+from graphprune.frontends.program import Host, program_of
+from graphprune.passes.base import Context, Decision, Pass, Report, register
+
+__all__ = ["Compensate"]
+
+
+@register
+@dataclass(frozen=True)
+class Compensate(Pass):
+    """Choose the weights that the last cut left anew, on calibration inputs and without labels.
+
+    ``method`` is ``least-squares`` (weight and bias of every layer, towards the dense layer's results) or ``bias``
+    (only the mean of what is missing). Layers come one after the other, each on what those before it now give;
+    ``residual`` restores sums with a residual stream rather than single results. ``rows`` bounds how many rows of a
+    layer are looked at, ``holdout`` is the share of the batches on which each change must prove itself.
+    """
+
+    method: Method = "least-squares"
+    rows: int = 32768
+    holdout: float = 0.2
+    residual: bool = True
+    seed: int = 0
+
+    any_host: ClassVar[bool] = True
+
+    def run(self, model: Host, context: Context) -> Report:
+        """Change weights.
+
+        Raises:
+            UsageError: there are no calibration inputs, or nothing was cut before.
+        """
+        batches = context.data.get("calibration")
+        if batches is None:
+            raise UsageError("compensate needs calibration inputs: give --calib PATH, or calibration=... in Python")
+        cuts = [decision for decision in context.decisions if decision.selection.keep and not decision.lossless]
+        if not cuts:
+            raise UsageError("compensate comes after a cut: put prune in front of it")
+        last = cuts[-1]
+        before = program_of(model).clone()
+        options = Options(self.method, self.rows, self.holdout, self.residual, self.seed)
+        feeds = getattr(batches, "feeds", batches)
+        with context.clock("compensate"):
+            outcome = compensate(last.before, last.structure, last.selection, model, feeds, options, context.clock.say)
+        if outcome.changed:
+            context.decisions.append(
+                Decision(self.name, before, program_of(model).clone(), last.structure, last.selection, estimated=True)
+            )
+        counts = {"changed": outcome.changed, "whole": outcome.whole, "refused": outcome.refused}
+        note = f"{outcome.changed} layers compensated by {self.method}, {outcome.refused} left as cut"
+        return Report(bool(outcome.changed), counts, (note,))
