@@ -5,20 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from graphprune.axes import Leaf
 from graphprune.errors import UsageError
+from graphprune.score.options import with_options
 from graphprune.score.positions import Numbers
 from graphprune.structure import Structure
 
 if TYPE_CHECKING:
     from graphprune.calibration.observe import Calibration
 
-__all__ = ["Block", "Criterion", "Evidence", "Scores", "Weights", "blocks", "criteria", "criterion", "register"]
+__all__ = [
+    "Block",
+    "Criterion",
+    "Evidence",
+    "FunctionCriterion",
+    "Judge",
+    "Scores",
+    "Weights",
+    "blocks",
+    "criteria",
+    "criterion",
+    "register",
+]
 
 Scores = dict[Leaf, Numbers]
 """For each group one number a position: the higher, the more it matters."""
@@ -49,6 +62,12 @@ class Evidence:
     weights: Weights
     gathered: Mapping[str, object] = field(default_factory=dict)
 
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """The parameter ``name`` as one array, as it is stored."""
+        pieces = [block.values.reshape(-1) for block in self.weights(name)]
+        flat = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return flat.reshape([int(axis.size) for axis in self.structure.tensors[name] or ()])  # type: ignore[arg-type]
+
     @property
     def calibration(self) -> Calibration:
         """What runs through the program on calibration inputs.
@@ -78,6 +97,47 @@ class Criterion(Protocol):
     def score(self, evidence: Evidence) -> Scores: ...
 
 
+Judge: TypeAlias = Callable[[Evidence], Mapping[Any, npt.ArrayLike]]
+"""A criterion of one's own: for each group (as it is, by its leaf, or by its name) one number a position."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCriterion:
+    """What a function says, once it has been checked."""
+
+    function: Judge
+    name: str = "function"
+    needs: frozenset[str] = frozenset()
+
+    def score(self, evidence: Evidence) -> Scores:
+        """Ask the function.
+
+        Raises:
+            UsageError: it gives no mapping, leaves a group out, or not one finite number for each position.
+        """
+        given = self.function(evidence)
+        if not isinstance(given, Mapping):
+            raise self._wrong(f"gave a {type(given).__name__}: return a dict with one array for each group")
+        scores: Scores = {}
+        for group in evidence.structure.groups:
+            key = next((key for key in (group.leaf, group.name, group) if key in given), None)
+            if key is None:
+                raise self._wrong(f"says nothing about group {group.name}: give {group.size} numbers for it")
+            try:
+                values = np.asarray(given[key], np.float64)
+            except (TypeError, ValueError):
+                raise self._wrong(f"gave no numbers for group {group.name}: give {group.size} of them") from None
+            if values.shape != (group.size,):
+                raise self._wrong(f"gave shape {values.shape} for group {group.name}: give ({group.size},)")
+            if not np.isfinite(values).all():
+                raise self._wrong(f"gave NaN or infinity for group {group.name}: give finite numbers")
+            scores[group.leaf] = values
+        return scores
+
+    def _wrong(self, problem: str) -> UsageError:
+        return UsageError(f"criterion {getattr(self.function, '__name__', 'function')}() {problem}")
+
+
 _REGISTRY: dict[str, Callable[[int], Criterion]] = {}
 
 
@@ -97,15 +157,19 @@ def criteria() -> Mapping[str, Callable[[int], Criterion]]:
     return MappingProxyType(_REGISTRY)
 
 
-def criterion(name: str, seed: int = 0) -> Criterion:
-    """The criterion called ``name``.
+def criterion(name: str | Judge | Criterion, seed: int = 0) -> Criterion:
+    """The criterion called ``name``, such as ``l2`` or, with options, ``l2:reduction=max``; or a function as one.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it has no such option.
     """
+    if not isinstance(name, str):
+        return name if hasattr(name, "score") else FunctionCriterion(name)
+    name, _, options = name.partition(":")
     if name not in _REGISTRY:
         raise UsageError(f"no criterion is called '{name}'; there are: {', '.join(sorted(_REGISTRY))}")
-    return _REGISTRY[name](seed)
+    made = _REGISTRY[name](seed)
+    return with_options(made, options, f"criterion '{name}'") if options else made
 
 
 def blocks(array: npt.NDArray[Any], limit: int = BLOCK_ELEMENTS) -> Iterator[Block]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphprune.axes import Leaf
 from graphprune.score.base import Evidence, Scores, register
 from graphprune.score.norms import norms
+from graphprune.score.pools import pools
 from graphprune.score.positions import Numbers, Positions
 from graphprune.score.reduction import Reduction
 
@@ -33,11 +33,7 @@ class Lamp:
         """Read each weight that a group has a part in once, in blocks."""
         positions = Positions(evidence.structure)
         values = norms(evidence, positions, 2, self.reduction)
-        pools: dict[int, list[Leaf]] = {}
-        for leaf in positions.first:
-            pools.setdefault(leaf.pool, []).append(leaf)
-        for leaves in pools.values():
-            numbers = np.concatenate([positions.numbers(leaf) for leaf in leaves])
+        for numbers in pools(positions):
             values[numbers] = shares(values[numbers])
         return positions.split(values)
 
