@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from graphprune import passes
+from graphprune.choose import MAX_RATIO
 from graphprune.clock import Clock, Progress
 from graphprune.cost import CostModel
 from graphprune.errors import GraphpruneError, UsageError, VerificationError
@@ -71,8 +72,11 @@ def prune(
     macs: str | float | None = None,
     params: str | float | None = None,
     bytes: str | float | None = None,
+    peak: str | float | None = None,
     criterion: str = "l1",
     scope: Literal["auto", "local", "global"] = "auto",
+    normalize: str = "max",
+    max_ratio: float = MAX_RATIO,
     round_to: int | None = None,
     exclude: str | Sequence[str] = (),
     per_group: Mapping[str, float] | None = None,
@@ -105,9 +109,14 @@ def prune(
         macs: multiply-accumulates to keep: ``"50%"``, ``"2.0G"``, or a number. ``params`` and ``bytes`` likewise.
         params: parameters to keep.
         bytes: bytes of weights to keep.
+        peak: bytes of activations that may be alive at once (:mod:`graphprune.activations`).
         criterion: how positions are judged: ``l1``, ``l2``, ``random``.
         scope: whether each group loses the same share, or groups compete; ``auto`` is local for a ratio, global for
             a target.
+        normalize: how scores of groups that compete are made comparable: ``max``, ``mean``, ``sum``, ``standard`` or
+            ``none``; ``macs`` or ``memory`` divide them by what a position costs, and with ``class`` only groups of one
+            kind compete; joined by ``/``, as in ``max/macs`` (:mod:`graphprune.score.normalize`).
+        max_ratio: the share that a group loses at most where groups compete.
         round_to: kept widths are multiples of this.
         exclude: patterns of tensors, operators or groups that are left alone.
         per_group: pattern -> ratio of the groups that it matches.
@@ -140,8 +149,11 @@ def prune(
         macs=_amount(macs),
         params=_amount(params),
         bytes=_amount(bytes),
+        peak=_amount(peak),
         criterion=criterion,
         scope=scope,
+        normalize=normalize,
+        max_ratio=max_ratio,
         round_to=1 if round_to is None else round_to,
         min_width=1 if min_width is None else min_width,
         exclude=_texts(exclude),

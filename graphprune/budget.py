@@ -56,7 +56,7 @@ def parse_amount(text: str) -> Amount:
 class Budget:
     """Either ``ratio``, the share of positions to remove, or targets: what may be kept of each cost.
 
-    Of several targets all are met.
+    Of several targets all are met. ``peak`` is the bytes of activations alive at once (:mod:`graphprune.activations`).
 
     Raises:
         UsageError: nothing is asked for, a ratio comes with targets, or a number is out of range.
@@ -66,11 +66,12 @@ class Budget:
     macs: Amount | None = None
     params: Amount | None = None
     bytes: Amount | None = None
+    peak: Amount | None = None
 
     def __post_init__(self) -> None:
         targets = self.targets
         if self.ratio is None and not targets:
-            raise UsageError("no budget is given: say a ratio, or a target for MACs, parameters or bytes")
+            raise UsageError("no budget is given: say a ratio, or a target for MACs, parameters, bytes or the peak")
         if self.ratio is not None and targets:
             raise UsageError(f"a ratio and a target for {next(iter(targets))} exclude each other; give one of them")
         if self.ratio is not None and not 0 <= self.ratio < 1:
@@ -86,5 +87,5 @@ class Budget:
         return {name: amount for name, amount in named.items() if amount is not None}
 
     def limits(self, total: Counts) -> dict[str, int]:
-        """The targets as numbers."""
+        """The targets as numbers; ``total`` counts the peak where that is one of them."""
         return {name: amount.of(getattr(total, name)) for name, amount in self.targets.items()}

@@ -10,7 +10,8 @@ to the next multiple of ``round_to``. All blocks of all groups form one ranking,
   of the training images against 55.9 %).
 
 A cost target is met on exact counts: the shortest cut of the ranking at or below it is found by bisection, then the
-most valuable blocks are put back while the cost stays at or below it. Where the ranking itself decides how thin a group
+most valuable blocks are put back while the cost stays at or below it (for a target of the peak, where most groups have
+no part in it, from every group). Where the ranking itself decides how thin a group
 gets (scope ``global``, or a target) each keeps at least 5 % of its positions, since a layer of one channel breaks the
 network long before the others are used up; a ratio under scope ``local`` is taken at its word.
 Parts of one original axis (equal ``pool``) count as one group. No tensor ever runs empty. Equal input gives equal
@@ -35,18 +36,20 @@ from graphprune.ledger import ledger
 from graphprune.occupancy import indispensable
 from graphprune.patterns import Names
 from graphprune.score.base import Scores
-from graphprune.score.normalize import normalize
+from graphprune.score.normalize import Normalizer, normalize
 from graphprune.score.positions import Indices, Numbers, Positions
 from graphprune.selection import Selection
 from graphprune.structure import Group, Structure
 from graphprune.text import operator, scaled
 from graphprune.units import Unit
 
-__all__ = ["Constraints", "Scope", "choose"]
+__all__ = ["MAX_RATIO", "Constraints", "Scope", "choose"]
 
 Scope = Literal["auto", "local", "global"]
 
-LEAST_SHARE = 0.05
+MAX_RATIO = 0.95
+"""A layer of one channel breaks a network long before its other layers are used up."""
+
 RESTORES = 256  # cost evaluations spent on putting blocks back: each takes well under a millisecond
 _EPSILON = 1e-9
 
@@ -60,7 +63,9 @@ class Constraints:
     keeps at least. ``exclude``: patterns of groups left alone. ``ratios``: pattern -> share to remove of these groups,
     whatever the budget; later patterns override earlier ones. ``units``: only groups of these roles are cut (all, if
     empty), each with a ratio of its own, which the ratio of a pattern overrides, and bounds of its own.
-    ``normalizer``: how scores of different groups are brought to scale.
+    ``normalizer``: how scores of different groups are brought to scale (:mod:`graphprune.score.normalize`).
+    ``max_ratio``: the share that a group loses at most where a ranking decides, that is under scope ``global`` or a
+    target; a group that is asked for by a ratio of its own is taken at its word.
     """
 
     scope: Scope = "auto"
@@ -70,6 +75,7 @@ class Constraints:
     ratios: Mapping[str, float] = field(default_factory=dict)
     units: Mapping[str, Unit] = field(default_factory=dict)
     normalizer: str = "max"
+    max_ratio: float = MAX_RATIO
 
     def __post_init__(self) -> None:
         if self.scope not in ("auto", "local", "global"):
@@ -80,6 +86,9 @@ class Constraints:
         for pattern, ratio in self.ratios.items():
             if not 0 <= ratio <= 1:
                 raise UsageError(f"ratio {ratio:g} for '{pattern}' is out of range: it must be between 0 and 1")
+        if not 0 < self.max_ratio <= 1:
+            raise UsageError(f"maximum ratio {self.max_ratio:g} is out of range: it must be above 0 and at most 1")
+        Normalizer(self.normalizer)
 
 
 def choose(
@@ -143,8 +152,9 @@ class _Choice:
         self.structure, self.budget, self.constraints, self.cost = structure, budget, constraints, cost
         natural: Scope = "local" if budget.ratio is not None else "global"
         self.scope = natural if constraints.scope == "auto" else constraints.scope
+        self.total = cost.at({}, peak=True) if budget.peak is not None else cost.total
         self.positions = Positions(structure)
-        self.scores = self.positions.join(normalize(scores, constraints.normalizer))
+        self.scores = self.positions.join(normalize(scores, constraints.normalizer, cost))
         self.leaves = list(self.positions.first)
         self.sizes = np.array([group.size for group in structure.groups], np.intp)
         self.owner = np.repeat(np.arange(len(self.leaves)), self.sizes)
@@ -213,8 +223,9 @@ class _Choice:
 
     def _least(self, size: int, ratio: float | None, asked: Unit) -> int:
         ranked = ratio is None and (self.scope == "global" or self.budget.ratio is None)
-        bound = math.ceil(size * (1 - asked.max_ratio) - _EPSILON)
-        return max(self.constraints.min_width, asked.min, bound, math.ceil(LEAST_SHARE * size) if ranked else 1)
+        most = min(asked.max_ratio, self.constraints.max_ratio) if ranked else asked.max_ratio
+        bound = math.ceil(size * (1 - most) - _EPSILON)
+        return max(self.constraints.min_width, asked.min, bound, 1)
 
     # -- ranking --------------------------------------------------------------------------------------------------
 
@@ -270,7 +281,7 @@ class _Choice:
         return int(np.argmin(np.abs(self.ranking.ends - wanted)))
 
     def _by_cost(self) -> _Blocks:
-        limits = self.budget.limits(self.cost.total)
+        limits = self.budget.limits(self.total)
         start = self._widths(self.fixed)
         cuts = self.owner[self._numbers(self.ranking)]
         ends = self.ranking.ends
@@ -286,7 +297,35 @@ class _Choice:
                 high = middle
             else:
                 low = middle + 1
-        return self._restored(self.ranking[:low], widths(low), limits)
+        blocks, left = self.ranking[:low], widths(low)
+        if self.budget.peak is not None:
+            blocks, left = self._released(blocks, left, limits)
+        return self._restored(blocks, left, limits)
+
+    def _released(self, blocks: _Blocks, widths: Indices, limits: Mapping[str, int]) -> tuple[_Blocks, Indices]:
+        """``blocks`` without those of units that were cut in vain, and the widths that are left.
+
+        A peak is where a few tensors are alive, and a ranking cuts everywhere until those are small enough. Of each
+        unit as many blocks are put back as the limits allow, the unit with the most valuable block first.
+        """
+        kept = np.ones(len(blocks), np.bool_)
+        for unit in dict.fromkeys(blocks.unit[::-1].tolist()):
+            own = np.flatnonzero(blocks.unit == unit)[::-1]
+
+            def restored(count: int, own: Indices = own, widths: Indices = widths) -> Indices:
+                back = self._numbers(blocks[own[:count]])
+                return widths + np.bincount(self.owner[back], minlength=len(self.leaves))
+
+            low, high = 0, len(own)
+            while low < high:
+                middle = (low + high + 1) // 2
+                if _meets(self._cost(restored(middle)), limits):
+                    low = middle
+                else:
+                    high = middle - 1
+            kept[own[:low]] = False
+            widths = restored(low)
+        return blocks[kept], widths
 
     def _restored(self, blocks: _Blocks, widths: Indices, limits: Mapping[str, int]) -> _Blocks:
         """``blocks`` without those that the limits do not need, the most valuable tried first.
@@ -312,16 +351,16 @@ class _Choice:
         return self.sizes - np.bincount(self.owner[self._numbers(blocks)], minlength=len(self.leaves))
 
     def _cost(self, widths: Indices) -> Counts:
-        return self.cost.at(dict(zip(self.leaves, widths.tolist(), strict=True)))
+        return self.cost.at(dict(zip(self.leaves, widths.tolist(), strict=True)), peak=self.budget.peak is not None)
 
     def _check_reach(self, least: Counts, limits: Mapping[str, int]) -> None:
         for name, limit in limits.items():
-            reached, total = getattr(least, name), getattr(self.cost.total, name)
+            reached, total = getattr(least, name), getattr(self.total, name)
             if reached > limit:
                 raise TargetError(
                     f"{name} {self.budget.targets[name]} is out of reach: {100 * reached / total:.3g}% "
                     f"({scaled(reached)} of {scaled(total)}) is the least that the structure and the options "
-                    f"allow{self._lock()}"
+                    f"allow{'' if name == 'peak' else self._lock()}"
                 )
 
     def _lock(self) -> str:

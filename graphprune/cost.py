@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,7 +22,10 @@ from graphprune.selection import Selection
 from graphprune.sizes import Size, Symbolic
 from graphprune.structure import Parameter, Structure
 
-__all__ = ["CostModel", "Counts", "Sizes"]
+if TYPE_CHECKING:
+    from graphprune.activations import Activations
+
+__all__ = ["CostModel", "Counts", "Sizes", "Term", "Widths"]
 
 Sizes = Mapping[str, Sequence[int | None]]
 """Sizes of a program's tensors by name, as numbers; what is not known is None."""
@@ -32,11 +36,16 @@ Widths = Mapping[Leaf, int]
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Parameters (elements of the weights that count), multiply-accumulates, and bytes of everything stored."""
+    """Parameters (elements of the weights that count), multiply-accumulates, and bytes of everything stored.
+
+    ``peak``, the most bytes of activations alive at once (:mod:`graphprune.activations`), is counted where it is asked
+    for.
+    """
 
     params: int
     macs: int
     bytes: int
+    peak: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +90,10 @@ class CostModel:
         self._known: dict[int, int | Term] = {}
         self._axes: list[Axis] = []  # keeps the objects alive whose ids are keys of _known
         self.contractions: list[tuple[Call, Sequence[Axis], Term]] = [
-            (call, axes, self._term(axes)) for call in structure.calls for axes in call.contractions
+            (call, axes, self.term(axes)) for call in structure.calls for axes in call.contractions
         ]
         self.parameters: list[tuple[Parameter, Term]] = [
-            (parameter, self._term(structure.tensors[name] or ())) for name, parameter in structure.parameters.items()
+            (parameter, self.term(structure.tensors[name] or ())) for name, parameter in structure.parameters.items()
         ]
         self._macs = _Sum(term for _, _, term in self.contractions)
         self._params = _Sum(term for parameter, term in self.parameters if parameter.counts)
@@ -99,11 +108,20 @@ class CostModel:
         """The cost under ``selection``."""
         return self.at({leaf: int(np.count_nonzero(mask)) for leaf, mask in selection.keep.items()})
 
-    def at(self, widths: Widths) -> Counts:
+    def at(self, widths: Widths, peak: bool = False) -> Counts:
         """The cost where ``widths`` positions are kept of each leaf."""
+        activations = self.activations if peak else None
         extents = self.extents(widths)
         packed = sum(math.ceil(itemsize * term.value(extents)) for itemsize, term in self._packed)
-        return Counts(self._params(extents), self._macs(extents), self._bytes(extents) + packed)
+        most = None if activations is None else activations.peak(extents)
+        return Counts(self._params(extents), self._macs(extents), self._bytes(extents) + packed, most)
+
+    @cached_property
+    def activations(self) -> Activations:
+        """What tensors between operators take."""
+        from graphprune.activations import Activations
+
+        return Activations(self.structure, self.term)
 
     @cached_property
     def total(self) -> Counts:
@@ -135,7 +153,8 @@ class CostModel:
 
     # -- compiling ------------------------------------------------------------------------------------------------
 
-    def _term(self, axes: Iterable[Axis]) -> Term:
+    def term(self, axes: Iterable[Axis]) -> Term:
+        """The product of the extents of ``axes``; take it before the extents that it is to be evaluated at."""
         coefficient = 1
         slots: list[int] = []
         for axis in axes:

@@ -70,13 +70,20 @@ class Group:
 
 @dataclass
 class Structure:
-    """Axes of all tensors of a program, its parameters, its calls in reading order, and what nobody declared."""
+    """Axes of all tensors of a program, its parameters, its calls in reading order, and what nobody declared.
+
+    ``inputs`` and ``outputs`` are the tensors that the program takes and gives away, and ``itemsizes`` the bytes of one
+    element of each input and result as far as the host states them.
+    """
 
     space: AxisSpace
     tensors: dict[str, Axes | None] = field(default_factory=dict)
     parameters: dict[str, Parameter] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     undeclared: Counter[str] = field(default_factory=Counter)
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    itemsizes: dict[str, float] = field(default_factory=dict)
 
     def axis(self, tensor: str, dim: int) -> Axis:
         """The axis of a tensor's dimension.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from graphprune.budget import Budget, parse_amount
-from graphprune.choose import Constraints, choose
+from graphprune.choose import MAX_RATIO, Constraints, choose
 from graphprune.cost import CostModel
 from graphprune.errors import TargetError, UsageError
 from graphprune.frontends.program import Host, program_of
@@ -18,25 +18,32 @@ from graphprune.units import parse_units
 
 __all__ = ["Prune", "cut"]
 
+_TARGETS = ("macs", "params", "bytes", "peak")
+
 
 @register
 @dataclass(frozen=True)
 class Prune(Pass):
     """Remove the positions that matter least.
 
-    ``ratio`` is the share of positions to remove; ``macs``, ``params`` and ``bytes`` are what to keep instead, as
-    ``50%`` or ``2.0G``. With ``scope`` local each group loses the same share, with global groups compete; auto is local
-    for a ratio and global for a target. ``group`` holds ``pattern=ratio`` pairs, each another ratio for the groups it
-    matches. ``units`` names the roles whose groups are cut, ``head`` or ``head=0.25`` or ``ffn=0.5:min=64``, each with
-    a ratio and bounds of its own.
+    ``ratio`` is the share of positions to remove; ``macs``, ``params``, ``bytes`` and ``peak`` (bytes of activations
+    alive at once) are what to keep instead, as ``50%`` or ``2.0G``. With ``scope`` local each group loses the same
+    share, with global groups compete; auto is local for a ratio and global for a target. ``normalize`` says how the
+    scores of groups that compete are made comparable (:mod:`graphprune.score.normalize`), ``max_ratio`` what a group
+    loses at most by competing. ``group`` holds ``pattern=ratio`` pairs, each another ratio for the groups it matches.
+    ``units`` names the roles whose groups are cut, ``head`` or ``head=0.25`` or ``ffn=0.5:min=64``, each with a ratio
+    and bounds of its own.
     """
 
     ratio: float | None = None
     macs: str | None = None
     params: str | None = None
     bytes: str | None = None
+    peak: str | None = None
     criterion: str = "l1"
     scope: Literal["auto", "local", "global"] = "auto"
+    normalize: str = "max"
+    max_ratio: float = MAX_RATIO
     round_to: int = 1
     min_width: int = 1
     exclude: tuple[str, ...] = ()
@@ -72,7 +79,7 @@ class Prune(Pass):
         return Report(bool(groups), {"groups cut": groups})
 
     def _budget(self) -> Budget:
-        if self.ratio is None and not (self.macs or self.params or self.bytes):
+        if self.ratio is None and not (self.macs or self.params or self.bytes or self.peak):
             units = parse_units(self.units)
             given = [name for name, unit in units.items() if unit.ratio is not None]
             for name, unit in units.items():
@@ -80,7 +87,7 @@ class Prune(Pass):
                     raise UsageError(f"unit '{name}' has no ratio and there is no budget: write {name}=0.5, or a ratio")
             if given or self.group:
                 return Budget(ratio=0.0)  # only the groups that patterns and units name
-        amounts = {name: parse_amount(text) for name in ("macs", "params", "bytes") if (text := getattr(self, name))}
+        amounts = {name: parse_amount(text) for name in _TARGETS if (text := getattr(self, name))}
         return Budget(ratio=self.ratio, **amounts)
 
     def _constraints(self) -> Constraints:
@@ -100,6 +107,8 @@ class Prune(Pass):
             exclude=self.exclude,
             ratios=ratios,
             units=parse_units(self.units),
+            normalizer=self.normalize,
+            max_ratio=self.max_ratio,
         )
 
 

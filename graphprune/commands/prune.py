@@ -63,6 +63,15 @@ def command(
         str | None,
         typer.Option("--bytes", metavar="X", help="Bytes to end at: 50% or 20M.", rich_help_panel=BUDGET),
     ] = None,
+    peak: Annotated[
+        str | None,
+        typer.Option(
+            "--peak",
+            metavar="X",
+            help="Bytes of activations alive at once to end at: 50% or 8MiB.",
+            rich_help_panel=BUDGET,
+        ),
+    ] = None,
     criterion: Annotated[
         str, typer.Option("--criterion", metavar="NAME", help="l1, l2 or random.", rich_help_panel=CHOICE)
     ] = "l1",
@@ -74,6 +83,26 @@ def command(
             rich_help_panel=CHOICE,
         ),
     ] = Scope.AUTO,
+    normalize: Annotated[
+        str,
+        typer.Option(
+            "--normalize",
+            metavar="HOW",
+            help="How scores of competing groups compare: max, mean, sum, standard or none; macs or memory (divided by "
+            "what a position costs); class (among groups of one kind); joined by / in this order: max/macs.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = "max",
+    max_ratio: Annotated[
+        str | None,
+        typer.Option(
+            "--max-ratio",
+            metavar="R",
+            help="What a group loses at most where groups compete.",
+            show_default="95%",
+            rich_help_panel=CHOICE,
+        ),
+    ] = None,
     round_to: Annotated[
         int | None,
         typer.Option("--round-to", metavar="N", min=1, help="Keep multiples of N.", rich_help_panel=CHOICE),
@@ -131,17 +160,18 @@ def command(
 
     What matters least goes, with all that is coupled with it; the slim model must equal the masked original.
     """
-    targets = {"--macs": macs, "--params": params, "--bytes": bytes_}
+    targets = {"--macs": macs, "--params": params, "--bytes": bytes_, "--peak": peak}
     named = [option for option, value in targets.items() if value is not None]
     if ratio is not None and named:
         raise UsageError(f"--ratio and {named[0]} exclude each other: give one of them")
     if ratio is None and not named and pipeline is None and not group and not any("=" in text for text in units or ()):
-        raise UsageError("how much? Give --ratio, --macs, --params or --bytes, or a --pipeline")
+        raise UsageError("how much? Give --ratio, --macs, --params, --bytes or --peak, or a --pipeline")
     if output is None and not dry_run:
         raise UsageError("where to? Give --output OUT, or --dry-run to write nothing")
     source = given(model, input_, seed)
     check_outputs((None if source.torch else output, plan, report), model)
     from graphprune.api import prune
+    from graphprune.choose import MAX_RATIO
 
     terminal = Terminal(json, quiet)
     with terminal.progress() as progress:
@@ -154,8 +184,11 @@ def command(
             macs=macs,
             params=params,
             bytes=bytes_,
+            peak=peak,
             criterion=criterion,
             scope=scope.value,
+            normalize=normalize,
+            max_ratio=MAX_RATIO if max_ratio is None else parse_share(max_ratio, "--max-ratio"),
             round_to=round_to,
             exclude=tuple(exclude or ()),
             per_group=parse_ratios(group),

@@ -60,6 +60,7 @@ def read_with_sizes(model: ir.Model) -> tuple[Structure, dict[str, tuple[Element
         reader.graph(model.graph)
         for value in model.graph.outputs:
             reader.pin(value, "graph output", "the model's interface")
+            reader.structure.outputs.append(value.name or "")
         settle(reader.structure)
     return reader.structure, reader.elements
 
@@ -78,11 +79,17 @@ class Reader(Reading):
         """Inputs keep all positions: they are the model's interface."""
         for value in values:
             self._state(value, Pin(value.name or "", "graph input", "the model's interface"))
+            self.structure.inputs.append(value.name or "")
 
     def _state(self, value: ir.Value, pin: Pin) -> None:
         sizes = sizes_of(value)
         axes = None if sizes is None else tuple(self.space.pinned(size, pin) for size in sizes)
         self.structure.tensors[value.name or ""] = axes
+        self._note_type(value)
+
+    def _note_type(self, value: ir.Value) -> None:
+        if value.dtype is not None and value.dtype != ir.DataType.STRING:
+            self.structure.itemsizes[value.name or ""] = value.dtype.itemsize
 
     def pin(self, value: ir.Value, op: str, reason: str) -> None:
         """Keep all positions of a value."""
@@ -152,6 +159,8 @@ class Reader(Reading):
             results = self.relate(call, rules.find(call.op))
         for name, axes, stated in zip(call.results, results, call.result_sizes, strict=False):
             self.structure.tensors[name] = self.refined(call, axes, stated)
+        for value in node.outputs:
+            self._note_type(value)
         self._follow(node, call)
 
     def _follow(self, node: ir.Node, call: Call) -> None:

@@ -124,6 +124,9 @@ class Reader(Reading):
             pin = Pin(label, "graph input" if interface else "body", _INTERFACE if interface else "an input of a body")
             axes = tuple(self.space.pinned(size, pin) for size in sizes)
         self.structure.tensors[label] = axes
+        self._note_type(label, node.meta.get("val"))
+        if interface:
+            self.structure.inputs.append(label)
         if isinstance(node.meta.get("val"), int | torch.SymInt | float | bool):
             self.elements[label] = (Element(_number(node), lambda _: None),)
 
@@ -132,6 +135,7 @@ class Reader(Reading):
         if interface:
             for operand in node.all_input_nodes:
                 self.pin(prefix + operand.name, "graph output", _INTERFACE)
+                self.structure.outputs.append(self._name(operand, prefix + operand.name))
                 for element in self.elements.get(prefix + operand.name, ()):
                     for axis in element.depends:
                         self.space.pin(axis, Pin(operand.name, "graph output", _INTERFACE))
@@ -248,9 +252,15 @@ class Reader(Reading):
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor):
             self.structure.tensors[label] = self.refined(call, results[0], sizes_of(value))
+            self._note_type(label, value)
         elif isinstance(value, Sequences):
             for index, (own, axes) in enumerate(zip(value, results, strict=False)):
                 self.structure.tensors[f"{label}.{index}"] = self.refined(call, axes, sizes_of(own))
+                self._note_type(f"{label}.{index}", own)
+
+    def _note_type(self, name: str, value: object) -> None:
+        if isinstance(value, torch.Tensor):
+            self.structure.itemsizes[name] = value.element_size()
 
     def call(self, prefix: str, label: str, node: fx.Node) -> Call:
         """A node as a rule sees it."""
@@ -406,6 +416,7 @@ class Reader(Reading):
         for index, axes in enumerate(results):
             own = values[index] if index < len(values) else None
             self.structure.tensors[f"{label}.{index}"] = self.refined(call, axes, sizes_of(own))
+            self._note_type(f"{label}.{index}", own)
 
 
 def _is_read(node: fx.Node, index: int) -> bool:
