@@ -96,7 +96,7 @@ def parse_preprocess(text: str) -> Preprocess:
     return found
 
 
-def _value(key: str, text: str, word: str) -> object:
+def _value(key: str, text: str, word: str) -> Any:
     try:
         if key in ("mean", "std"):
             numbers = tuple(map(_number, text.split(":")))

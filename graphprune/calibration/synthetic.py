@@ -68,11 +68,13 @@ def _images(
     sides = [size for place, size in enumerate(shape) if place not in (0, axis)]
     noise = np.moveaxis(pink_images(shape[0], shape[axis], sides[0], sides[1], generator), 1, axis)
     if preprocess is None and spec.dtype.kind != "u":
-        return noise.astype(spec.dtype)
+        plain: Array = noise.astype(spec.dtype)
+        return plain
     pixels: Array = np.clip(255 * (MEAN + DEVIATION * noise), 0, 255)
     if spec.dtype.kind == "u" or preprocess is None:
-        return pixels.round().astype(spec.dtype)
-    return preprocess.apply(pixels, axis).astype(spec.dtype)
+        return np.asarray(pixels.round(), spec.dtype)
+    prepared: Array = preprocess.apply(pixels, axis).astype(spec.dtype)
+    return prepared
 
 
 def pink_images(
