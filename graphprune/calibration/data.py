@@ -28,7 +28,7 @@ from graphprune.errors import ModelError, UsageError
 from graphprune.frontends.program import is_torch
 from graphprune.text import counted
 
-__all__ = ["SYNTHETIC", "Batches", "load_batches"]
+__all__ = ["SYNTHETIC", "Batches", "Data", "load_batches"]
 
 SYNTHETIC = "synthetic"
 """The source of whoever has no data."""
@@ -83,6 +83,30 @@ class Batches:
         }
 
 
+@dataclass(frozen=True)
+class Data:
+    """Where inputs come from and how they are read, for a model that is not known yet; see :func:`load_batches`."""
+
+    source: Any
+    limit: int | None = None
+    batch: int = BATCH
+    labels: Any = None
+    preprocess: Preprocess | str | None = None
+
+    def load(self, host: Any, seed: int = 0, dims: Mapping[str, int] | None = None) -> Batches:
+        """The batches for ``host``."""
+        return load_batches(
+            self.source,
+            host,
+            limit=self.limit,
+            batch=self.batch,
+            seed=seed,
+            labels=self.labels,
+            preprocess=self.preprocess,
+            dims=dims,
+        )
+
+
 def load_batches(
     source: Any,
     host: Any,
@@ -102,7 +126,8 @@ def load_batches(
     Args:
         source: an ``.npz`` (arrays by input name; one called ``labels``, ``targets`` or ``y`` has the labels), an
             ``.npy``, a folder of pictures or of such files, an array, a mapping of arrays, an iterable of arrays,
-            mappings or tuples (the label last), such as a ``DataLoader``, or ``"synthetic"``.
+            mappings or tuples (the label last), such as a ``DataLoader``, or ``"synthetic"``; a :class:`Data` brings
+            its own options along, and :class:`Batches` are what they are.
         host: an ``onnx_ir.Model``, a ``TorchProgram``, or a list of ``InputSpec``.
         limit: how many samples at most.
         batch: the batch size where the model leaves it open.
@@ -118,6 +143,8 @@ def load_batches(
     """
     if isinstance(source, Batches):
         return source
+    if isinstance(source, Data):
+        return source.load(host, seed, dims)
     if batch < 1 or (limit is not None and limit < 1):
         raise UsageError(f"batch and limit must be at least 1, not {min(batch, limit or batch)}")
     slots = slots_of(host, dims)

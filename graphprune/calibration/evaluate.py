@@ -41,7 +41,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the slim model is like: its fidelity, the metric that was asked for, and the fidelity of the origin control."""
+    """What the slim model is like: its fidelity, the metric that was asked for, and how the control does."""
 
     fidelity: Fidelity
     metric: Figures | None = None
