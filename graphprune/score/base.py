@@ -17,6 +17,7 @@ from graphprune.score.positions import Numbers
 from graphprune.structure import Structure
 
 if TYPE_CHECKING:
+    from graphprune.calibration.gradients import Gradients
     from graphprune.calibration.observe import Calibration
 
 __all__ = [
@@ -78,6 +79,18 @@ class Evidence:
         found = self.gathered.get("calibration")
         if found is None:
             raise UsageError("the criterion needs calibration inputs: give --calib PATH, or calibration=... in Python")
+        return found  # type: ignore[return-value]
+
+    @property
+    def gradients(self) -> Gradients:
+        """The gradients of a loss on calibration inputs.
+
+        Raises:
+            UsageError: there are none, as for any ONNX model.
+        """
+        found = self.gathered.get("gradients")
+        if found is None:
+            raise UsageError("the criterion needs gradients: use it on a PyTorch module, with calibration inputs")
         return found  # type: ignore[return-value]
 
 
@@ -163,8 +176,12 @@ def criterion(name: str | Judge | Criterion, seed: int = 0) -> Criterion:
     Raises:
         UsageError: there is none, or it has no such option.
     """
+    if callable(name):
+        return FunctionCriterion(name)
     if not isinstance(name, str):
-        return name if hasattr(name, "score") else FunctionCriterion(name)
+        if hasattr(name, "score"):
+            return name
+        raise UsageError(f"criterion: {name!r} is neither a name nor a function of the evidence")
     name, _, options = name.partition(":")
     if name not in _REGISTRY:
         raise UsageError(f"no criterion is called '{name}'; there are: {', '.join(sorted(_REGISTRY))}")

@@ -1,0 +1,385 @@
+"""Gradients of a loss on calibration batches, one batch in memory at a time; for PyTorch programs.
+
+The loss is what the caller says, a function of the module's results and of the targets of a batch. Without one it is
+cross entropy with integer labels. Without labels the program answers for itself: labels are drawn from what it predicts
+where its results are scores of classes (two dimensions), and otherwise the targets are its results with noise of their
+own deviation. The squares of such gradients are on average the Fisher information, so criteria of second order lose
+nothing by it; those of first order learn how much each part has to do with the answers, right or wrong.
+
+The program is never changed: its weights are handed in, in single precision at least, and whatever it writes to is a
+copy. It runs in the mode it was captured in, except that nothing is dropped at random. Parameters that do not require
+gradients get them all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
+
+from graphprune.calibration.observe import Calibration
+from graphprune.calibration.steps import Feed
+from graphprune.calibration.torch_steps import arguments_of
+from graphprune.calibration.torch_tape import Tap, Tape, weights_of
+from graphprune.cost import Sizes
+from graphprune.errors import ModelError, UsageError
+from graphprune.frontends.torch_program import TorchProgram
+from graphprune.proof.torch_graphs import copied, evaluated, has_half, widened
+from graphprune.proof.torch_run import leaves_of, seeded
+
+__all__ = ["Gradients", "Loss", "Taken", "Tensors"]
+
+Loss: TypeAlias = Callable[[Any, Any], torch.Tensor]
+"""From what the module returns and the targets of a batch (None where there are none) to the mean over samples, or to
+one number for each."""
+
+Tensors: TypeAlias = dict[str, torch.Tensor]
+"""Tensors by the names of parameters."""
+
+Taken: TypeAlias = dict[Tap, tuple[torch.Tensor, torch.Tensor]]
+"""Values, and the gradients with respect to them."""
+
+_STEP = 1e-3
+"""How far weights move for a difference of gradients, relative to their root mean square."""
+
+
+class Gradients:
+    """The derivatives of a loss at the present weights of a program.
+
+    ``feeds`` are batches of inputs, ``targets`` what the loss compares the results with, a batch each. ``notes`` says
+    what a report has to, ``progress`` is told as batches pass. Where labels are drawn, the same seed draws the same.
+
+    Raises:
+        UsageError: there are no batches, or not as many targets.
+        ModelError: weights are on the meta device.
+    """
+
+    def __init__(
+        self,
+        program: TorchProgram,
+        feeds: Sequence[Feed],
+        targets: Sequence[Any] | None = None,
+        loss: Loss | None = None,
+        *,
+        seed: int = 0,
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        if not feeds:
+            raise UsageError("gradients need calibration inputs, and there is no batch of them")
+        if targets is not None and len(targets) != len(feeds):
+            raise UsageError(f"{len(feeds)} batches of inputs come with {len(targets)} batches of targets; pair them")
+        self._program, self._feeds, self._targets, self._given = program, list(feeds), targets, loss
+        self._seed, self._progress = seed, progress
+        self._module = evaluated(copied(program.module))
+        if has_half(self._module, pytree.tree_leaves((program.args, dict(program.kwargs)))):
+            widened(self._module, torch.float32)
+        self.parameters: Tensors = weights_of(self._module)
+        meta = next((name for name, weight in self.parameters.items() if weight.is_meta), None)
+        if meta is not None:
+            raise ModelError(f"parameter '{meta}' is on the meta device and has no values; load the weights first")
+
+    @classmethod
+    def of(
+        cls,
+        calibration: Calibration,
+        loss: Loss | None = None,
+        *,
+        seed: int = 0,
+        progress: Callable[[str], None] | None = None,
+    ) -> Gradients:
+        """Gradients on the batches of a calibration, with its targets if it has any.
+
+        Raises:
+            UsageError: its host is an ONNX model.
+        """
+        if not isinstance(calibration.host, TorchProgram):
+            raise UsageError("an ONNX model has no gradients: prune the PyTorch module that it was exported from")
+        return cls(calibration.host, calibration.feeds, calibration.targets, loss, seed=seed, progress=progress)
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a report should say about the loss."""
+        if self._targets is not None or self._given is not None:
+            return ()
+        return ("no labels were given: gradients are those of the network's own predictions",)
+
+    def sizes(self) -> Sizes:
+        """Sizes of the program's tensors, those of its example inputs where they are symbolic."""
+        return self._program.sizes()
+
+    # -- first order ----------------------------------------------------------------------------------------------
+
+    def weights(self) -> Iterator[Tensors]:
+        """For each batch the gradient of its mean loss, by parameter; zeros where a parameter has no part in it."""
+        for number in self._batches():
+            with torch.enable_grad():  # never while a caller has the turn
+                weights = self._leaves()
+                found = _differentiated(self._mean_loss(number, weights), weights)
+            yield found
+
+    def mean(self) -> Tensors:
+        """The gradient of the loss over all batches, each weighing the same."""
+        total: Tensors = {name: torch.zeros_like(weight) for name, weight in self.parameters.items()}
+        for batch in self.weights():
+            for name, grad in batch.items():
+                total[name] += grad / len(self)
+        return total
+
+    def samples(self) -> Iterator[Tensors]:
+        """For each sample of each batch the gradient of its own loss, by parameter.
+
+        One run for a batch, and one run backwards for each of its samples: batches of one are the fastest.
+
+        Raises:
+            UsageError: the results cannot be told apart by sample.
+        """
+        for number in self._batches():
+            with torch.enable_grad():
+                weights = self._leaves()
+                losses = self._losses(number, weights)
+            while losses:
+                yield _differentiated(losses.pop(0), weights, again=bool(losses))
+
+    def activations(self, taps: Sequence[Tap]) -> Iterator[Taken]:
+        """For each batch the values at ``taps`` and the gradients of the samples' losses, summed, with respect to them.
+
+        A tap is a tensor by its name in the structure and the node that reads it: the gradient is then of what passes
+        through that node alone. ``(name, "")`` is the tensor itself. Where samples do not see each other, the part of
+        a gradient that belongs to a sample is the gradient of its own loss. Taps at tensors that the run does not
+        pass, or that hold no floating-point numbers, are left out.
+        """
+        for number in self._batches():
+            with torch.enable_grad():
+                found = self._activations(number, taps)
+            yield found
+
+    def _losses(self, number: int, weights: Tensors) -> list[torch.Tensor]:
+        """The loss of each sample of a batch."""
+        results, count = self._run(number, weights)
+        targets = self._targets_of(results, number)
+        if count == 1:
+            return [self._checked(self._loss(results, targets, 1).mean(), number)]
+        wrong = next((value for value in _tensors((results, targets)) if value.shape[:1] != (count,)), None)
+        if wrong is not None:
+            raise UsageError(
+                f"a result or target of shape {tuple(wrong.shape)} has no part for each of {count} samples: "
+                "give batches of one sample"
+            )
+        found: list[torch.Tensor] = []
+        for index in range(count):
+            own, aim = pytree.tree_map_only(
+                torch.Tensor, lambda value, index=index: value[index : index + 1], (results, targets)
+            )
+            found.append(self._checked(self._loss(own, aim, 1).mean(), number))
+        return found
+
+    def _activations(self, number: int, taps: Sequence[Tap]) -> Taken:
+        tape = Tape(self._module, self.parameters, taps)
+        results, count = self._run(number, self.parameters, tape)
+        if not tape.taken:
+            return {}
+        loss = self._checked(self._loss(results, self._targets_of(results, number), count).mean(), number)
+        found = torch.autograd.grad(loss * count, list(tape.taken.values()), allow_unused=True)
+        return {
+            tap: (value.detach(), torch.zeros_like(value) if grad is None else grad)
+            for (tap, value), grad in zip(tape.taken.items(), found, strict=True)
+        }
+
+    # -- second order ---------------------------------------------------------------------------------------------
+
+    def products(self, direction: Callable[[int], Tensors]) -> Iterator[Tensors]:
+        """For each batch the product of the Hessian of its mean loss and ``direction(number of the batch)``.
+
+        By differentiating twice; where an operator has no second derivative, by the central difference of gradients.
+        """
+        for number in self._batches():
+            vector = direction(number)
+            with torch.enable_grad():
+                found = self._product(number, vector)
+                if found is None:
+                    found = self._difference(number, vector)
+            yield found
+
+    def diagonals(self, probes: int) -> Iterator[Tensors]:
+        """For each batch and each of ``probes`` random signs v the elements of ``v * (Hv)``.
+
+        Their mean is the diagonal of the Hessian (Hutchinson 1989); the same seed draws the same signs.
+        """
+        for probe in range(probes):
+            signs = partial(self._signs, probe * len(self))
+            for number, product in enumerate(self.products(signs)):
+                vector = signs(number)
+                yield {name: vector[name] * value for name, value in product.items()}
+
+    def _signs(self, first: int, number: int) -> Tensors:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + first + number)
+        return {
+            name: (2.0 * torch.randint(0, 2, weight.shape, generator=generator) - 1).to(weight)
+            for name, weight in self.parameters.items()
+        }
+
+    def _product(self, number: int, vector: Tensors) -> Tensors | None:
+        """By differentiating twice; None where that cannot be done."""
+        weights = self._leaves()
+        with sdpa_kernel(SDPBackend.MATH):  # the other kernels have no second derivative
+            loss = self._mean_loss(number, weights)
+            first = torch.autograd.grad(loss, list(weights.values()), create_graph=True, allow_unused=True)
+            along = [
+                (grad * vector[name]).sum()
+                for name, grad in zip(weights, first, strict=True)
+                if grad is not None and grad.requires_grad
+            ]
+            if not along:  # the loss is linear in all weights
+                return {name: torch.zeros_like(weight) for name, weight in weights.items()}
+            try:
+                return _differentiated(torch.stack(along).sum(), weights)
+            except (RuntimeError, NotImplementedError) as error:
+                if "not implemented" in str(error) or "deriv" in str(error) or "double backward" in str(error):
+                    return None
+                raise
+
+    def _difference(self, number: int, vector: Tensors) -> Tensors:
+        size = _root_mean_square(vector)
+        step = _STEP * (_root_mean_square(self.parameters) or 1.0) / (size or 1.0)
+        with torch.no_grad():
+            results, _ = self._run(number, self.parameters)
+        targets = self._targets_of(results, number)  # the same on both sides, where they are drawn
+        sides: list[Tensors] = []
+        for sign in (1, -1):
+            moved = {
+                name: (weight + sign * step * vector[name]).requires_grad_() for name, weight in self.parameters.items()
+            }
+            results, count = self._run(number, moved)
+            loss = self._checked(self._loss(results, targets, count).mean(), number)
+            sides.append(_differentiated(loss, moved))
+        return {name: (sides[0][name] - sides[1][name]) / (2 * step) for name in self.parameters}
+
+    # -- runs -----------------------------------------------------------------------------------------------------
+
+    def _batches(self) -> Iterator[int]:
+        for number in range(len(self._feeds)):
+            if self._progress is not None:
+                self._progress(f"gradients: batch {number + 1} of {len(self._feeds)}")
+            yield number
+
+    def _leaves(self) -> Tensors:
+        return {name: weight.detach().requires_grad_() for name, weight in self.parameters.items()}
+
+    def _run(self, number: int, weights: Tensors, tape: Tape | None = None) -> tuple[Any, int]:
+        """What the module returns for a batch, and how many samples that has."""
+        leaves = leaves_of(self._module, *arguments_of(self._program, self._feeds[number]))
+        device = next((value.device for value in leaves if isinstance(value, torch.Tensor)), None)
+        with seeded(self._seed, device):
+            return (Tape(self._module, weights) if tape is None else tape).results(leaves), _count(leaves)
+
+    def _mean_loss(self, number: int, weights: Tensors) -> torch.Tensor:
+        results, count = self._run(number, weights)
+        return self._checked(self._loss(results, self._targets_of(results, number), count).mean(), number)
+
+    def _checked(self, loss: torch.Tensor, number: int) -> torch.Tensor:
+        if not bool(loss.isfinite()):
+            raise UsageError(f"the loss of batch {number + 1} is {float(loss)}: check its inputs, targets and loss")
+        if not loss.requires_grad:
+            raise UsageError("the loss does not depend on any weight: give one that compares the module's results")
+        return loss
+
+    # -- losses ---------------------------------------------------------------------------------------------------
+
+    def _targets_of(self, results: Any, number: int) -> Any:
+        """The targets of a batch on the device of the results, drawn from them where there are none."""
+        if self._targets is None:
+            return None if self._given is not None else self._drawn(results, number)
+        device = next((value.device for value in _tensors(results)), torch.device("cpu"))
+        return pytree.tree_map(lambda value: _tensor(value, device), self._targets[number])
+
+    def _drawn(self, results: Any, number: int) -> list[tuple[torch.Tensor, float]]:
+        """For each floating-point result what it is compared with, and the deviation that a difference counts in."""
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
+        found: list[tuple[torch.Tensor, float]] = []
+        for value in _floats(results):
+            own = value.detach().float().cpu()
+            if _are_scores(own):
+                drawn = torch.multinomial(own.softmax(1), 1, generator=generator)[:, 0]
+                found.append((drawn.to(value.device), 1.0))
+                continue
+            deviation = float(own.std(correction=0)) or float(own.abs().mean()) or 1.0
+            drawn = own + deviation * torch.randn(own.shape, generator=generator)
+            found.append((drawn.to(value.device), deviation))
+        return found
+
+    def _loss(self, results: Any, targets: Any, count: int) -> torch.Tensor:
+        """The loss that was given, or cross entropy, or how far results are from what was drawn."""
+        if self._given is not None:
+            return self._given(results, targets)
+        values = _floats(results)
+        if not values:
+            raise UsageError("no result holds floating-point numbers, so there is no gradient of it")
+        if self._targets is not None:
+            return _cross_entropy(values[0], targets)
+        total = values[0].new_zeros(())
+        for value, (drawn, deviation) in zip(values, targets, strict=True):
+            if drawn.is_floating_point():
+                total = total + ((value - drawn) / deviation).square().sum() / 2
+            else:
+                total = total + functional.cross_entropy(value, drawn, reduction="sum")
+        return total / count
+
+
+def _cross_entropy(value: torch.Tensor, targets: Any) -> torch.Tensor:
+    if not isinstance(targets, torch.Tensor) or targets.is_floating_point() or targets.is_complex():
+        raise UsageError(
+            "targets are not one tensor of integer labels: give a loss, as loss=torch.nn.functional.mse_loss"
+        )
+    if targets.ndim == value.ndim and value.shape[:-1] == targets.shape[:-1] and targets.shape[-1] == 1:
+        targets = targets[..., 0]
+    if targets.shape == (*value.shape[:1], *value.shape[2:]):
+        return functional.cross_entropy(value, targets.long())
+    if targets.shape == value.shape[:-1]:
+        return functional.cross_entropy(value.reshape(-1, value.shape[-1]), targets.reshape(-1).long())
+    raise UsageError(
+        f"labels of shape {tuple(targets.shape)} do not fit results of shape {tuple(value.shape)}: give a loss"
+    )
+
+
+def _are_scores(value: torch.Tensor) -> bool:
+    return bool(value.ndim == 2 and value.shape[1] > 1)
+
+
+def _tensor(value: Any, device: torch.device) -> Any:
+    if hasattr(value, "__array__") and not isinstance(value, torch.Tensor):
+        value = torch.as_tensor(value)
+    return value.to(device) if isinstance(value, torch.Tensor) else value
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def _floats(results: Any) -> list[torch.Tensor]:
+    return [value for value in _tensors(results) if value.is_floating_point()]
+
+
+def _count(leaves: Sequence[Any]) -> int:
+    """How many samples there are in a batch: the first extent of the first input."""
+    first = next((value for value in leaves if isinstance(value, torch.Tensor)), None)
+    return 1 if first is None or first.ndim == 0 else int(first.shape[0])
+
+
+def _differentiated(loss: torch.Tensor, weights: Tensors, again: bool = False) -> Tensors:
+    """The gradient with respect to all weights, zeros where one has no part in it; ``again``: not for the last time."""
+    found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, retain_graph=again)
+    pairs = zip(weights.items(), found, strict=True)
+    return {name: torch.zeros_like(weight) if grad is None else grad for (name, weight), grad in pairs}
+
+
+def _root_mean_square(tensors: Mapping[str, torch.Tensor]) -> float:
+    count = sum(value.numel() for value in tensors.values())
+    return float((sum(float(value.square().sum()) for value in tensors.values()) / max(count, 1)) ** 0.5)
