@@ -33,8 +33,11 @@ _DOUBLE = 1 << 22  # elements of a matrix up to which there is time for float64
 class Filters:
     """The rows of one weight, as many as ``axis`` has positions; ``inputs`` is the axis that they sum over.
 
-    ``apart``: each row reads an input position of its own (a depthwise convolution).
+    ``apart``: each row reads an input position of its own (a depthwise convolution). ``table``: of the inputs one at a
+    time is read.
     """
+
+    call: Call
 
     weight: str
     axis: Axis
@@ -42,6 +45,7 @@ class Filters:
     matrix: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
     """From the weight to ``(groups, outputs, features)``."""
     apart: bool = False
+    table: bool = False
 
     def rows(self, evidence: Evidence) -> Matrix:
         """One row for each position of ``axis``: float64, of large weights float32."""
@@ -68,8 +72,10 @@ class Filters:
                 whole[index] = False
                 yield np.arange(len(index)), number, rows[index].reshape(len(index), -1)
         if once:
+            single = np.concatenate([index for index, _ in once])
+            whole[single] = True
             kept = np.flatnonzero(whole)
-            row = np.searchsorted(kept, np.concatenate([index for index, _ in once]))
+            row = np.searchsorted(kept, single)
             yield row, np.concatenate([number for _, number in once]), rows[kept]
 
 
@@ -82,7 +88,7 @@ def filters(structure: Structure) -> list[Filters]:
         if layer is not None:
             inputs, outputs = int(layer.inputs.size), int(layer.outputs.size)  # type: ignore[arg-type]
             apart = 1 < layer.form.groups == inputs == outputs
-            result.append(Filters(layer.weight, layer.outputs, layer.inputs, layer.form.matrix, apart))
+            result.append(Filters(call, layer.weight, layer.outputs, layer.inputs, layer.form.matrix, apart))
         elif (table := _table(call, structure)) is not None:
             result.append(table)
     return result
@@ -97,7 +103,7 @@ def _table(call: Call, structure: Structure) -> Filters | None:
     axes = operand.axes or ()
     if len(axes) != 2 or not all(isinstance(axis.size, int) for axis in axes):
         return None
-    return Filters(operand.name, axes[1], axes[0], lambda weight: weight.T[None])
+    return Filters(call, operand.name, axes[1], axes[0], lambda weight: weight.T[None], table=True)
 
 
 def places(structure: Structure, axis: Axis) -> Iterator[tuple[Leaf, Indices]]:

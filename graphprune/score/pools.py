@@ -31,7 +31,8 @@ def where_missing(
     lacking = [numbers for numbers in pools(positions) if not seen[numbers].all()]
     if not lacking:
         return values
-    instead, result = other(), values.copy()
+    instead = other()
+    result: Numbers = values.copy()
     for numbers in lacking:
         result[numbers] = instead[numbers]
     return result

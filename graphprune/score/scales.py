@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from graphprune.rules.call import Call
 from graphprune.structure import Structure
 
-__all__ = ["scales"]
+__all__ = ["scale_of", "scales"]
 
 _AT: dict[str, int] = {
     **dict.fromkeys(
@@ -55,10 +56,13 @@ _AT: dict[str, int] = {
 
 def scales(structure: Structure) -> list[str]:
     """Names of the parameters that scale what a normalisation gives, in reading order, each once."""
-    found: dict[str, None] = {}
-    for call in structure.calls:
-        number = _AT.get(call.op)
-        operand = None if number is None else call.operand(number)
-        if operand is not None and operand.axes is not None and operand.name in structure.parameters:
-            found[operand.name] = None
-    return list(found)
+    found = (scale_of(call, structure) for call in structure.calls)
+    return list(dict.fromkeys(name for name in found if name is not None))
+
+
+def scale_of(call: Call, structure: Structure) -> str | None:
+    """Name of the parameter by which a call scales what it has normalised."""
+    number = _AT.get(call.op)
+    operand = None if number is None else call.operand(number)
+    known = operand is not None and operand.axes is not None and operand.name in structure.parameters
+    return operand.name if operand is not None and known else None
