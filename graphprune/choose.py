@@ -5,6 +5,9 @@ to the next multiple of ``round_to``. All blocks of all groups form one ranking,
 
 - Scope ``local`` ranks a block by the share of its group that is gone with it, so every group loses the same share.
   It is what a ratio means by default: no layer becomes the bottleneck of the rest.
+- With measured sensitivity ``curves`` nothing is ranked across groups: how much of each goes is searched for, so that
+  the sum of the measured losses is least within the budget (:mod:`graphprune.allocate`); scores order the positions of
+  a group only. Groups that were not measured, and more of a group than was, stay.
 - Scope ``global`` ranks by the blocks' mean scores, normalised by group, so groups of little worth lose more. It is the
   default for targets: at the same MACs far more of a network's accuracy is left (ResNet-56 on CIFAR-10 at 85 %: 99.8 %
   of the training images against 55.9 %).
@@ -28,9 +31,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.allocate import allocate
 from graphprune.axes import Leaf
 from graphprune.budget import Budget
 from graphprune.cost import CostModel, Counts
+from graphprune.curves import Curves
 from graphprune.errors import TargetError, UsageError
 from graphprune.ledger import ledger
 from graphprune.occupancy import indispensable
@@ -39,6 +44,7 @@ from graphprune.score.base import Scores
 from graphprune.score.normalize import Normalizer, normalize
 from graphprune.score.positions import Indices, Numbers, Positions
 from graphprune.selection import Selection
+from graphprune.spending import Spending, meets
 from graphprune.structure import Group, Structure
 from graphprune.text import operator, scaled
 from graphprune.units import Unit
@@ -97,6 +103,7 @@ def choose(
     budget: Budget,
     constraints: Constraints | None = None,
     cost: CostModel | None = None,
+    curves: Curves | None = None,
 ) -> Selection:
     """The selection that meets ``budget`` with as few positions removed as possible.
 
@@ -107,18 +114,21 @@ def choose(
             positions goes (global), as far as the constraints allow; with targets, costs end at or just below them.
         constraints: what else to respect.
         cost: the cost model, for targets; made without sizes of symbolic dimensions if absent.
+        curves: what each group loses, as measured; with them the scope is global.
 
     Raises:
         TargetError: there is nothing to cut, or a target is out of reach.
-        UsageError: a pattern matches nothing, or a role does not occur.
+        UsageError: a pattern matches nothing, a role does not occur, or curves are of another network.
     """
-    return _Choice(structure, scores, budget, constraints or Constraints(), cost or CostModel(structure)).selection()
+    constraints, cost = constraints or Constraints(), cost or CostModel(structure)
+    return _Choice(structure, scores, budget, constraints, cost, curves).selection()
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
     """Positions that are ranked among each other: ``order`` lists those that may go, the first to go first."""
 
+    groups: tuple[Group, ...]
     size: int
     order: Indices
     ratio: float | None
@@ -147,15 +157,26 @@ class _Blocks:
 
 class _Choice:
     def __init__(
-        self, structure: Structure, scores: Scores, budget: Budget, constraints: Constraints, cost: CostModel
+        self,
+        structure: Structure,
+        scores: Scores,
+        budget: Budget,
+        constraints: Constraints,
+        cost: CostModel,
+        curves: Curves | None,
     ) -> None:
         self.structure, self.budget, self.constraints, self.cost = structure, budget, constraints, cost
-        natural: Scope = "local" if budget.ratio is not None else "global"
+        self.curves = curves
+        if curves is not None:
+            curves.check(structure)
+            if constraints.scope == "local":
+                raise UsageError("scope local gives each group the same share, and curves each its own: leave one out")
+        natural: Scope = "local" if budget.ratio is not None and curves is None else "global"
         self.scope = natural if constraints.scope == "auto" else constraints.scope
-        self.total = cost.at({}, peak=True) if budget.peak is not None else cost.total
         self.positions = Positions(structure)
         self.scores = self.positions.join(normalize(scores, constraints.normalizer, cost))
         self.leaves = list(self.positions.first)
+        self.spending = Spending(budget, cost, self.leaves)
         self.sizes = np.array([group.size for group in structure.groups], np.intp)
         self.owner = np.repeat(np.arange(len(self.leaves)), self.sizes)
         self.units = self._units()
@@ -171,19 +192,20 @@ class _Choice:
 
     def _units(self) -> list[_Unit]:
         stays = indispensable(self.structure, self.positions, self.scores)
-        members: dict[tuple[int, float | None, Unit], list[Leaf]] = {}
+        members: dict[tuple[int, float | None, Unit], list[Group]] = {}
         ratios = self._ratios()
         for group in self._candidates():
             asked = self.constraints.units.get(group.role, Unit())
             ratio = ratios.get(group.leaf, asked.ratio)
-            members.setdefault((group.leaf.pool, ratio, asked), []).append(group.leaf)
+            members.setdefault((group.leaf.pool, ratio, asked), []).append(group)
         units: list[_Unit] = []
-        for (_, ratio, asked), leaves in members.items():
+        for (_, ratio, asked), groups in members.items():
+            leaves = [group.leaf for group in groups]
             numbers = np.concatenate([self.positions.numbers(leaf) for leaf in leaves])
             order = numbers[np.lexsort((self.scores[numbers], self._quantiles(leaves)))]
             order = order[~stays[order]]
             least = min(self._least(len(numbers), ratio, asked), len(numbers))
-            units.append(_Unit(len(numbers), order[: len(numbers) - least], ratio))
+            units.append(_Unit(tuple(groups), len(numbers), order[: len(numbers) - least], ratio))
         return units
 
     def _quantiles(self, leaves: Sequence[Leaf]) -> Numbers:
@@ -257,7 +279,12 @@ class _Choice:
 
     def selection(self) -> Selection:
         """What is kept."""
-        chosen = self.ranking[: self._by_ratio(self.budget.ratio)] if self.budget.ratio is not None else self._by_cost()
+        if self.curves is not None:
+            chosen = self._by_curves(self.curves)
+        elif self.budget.ratio is not None:
+            chosen = self.ranking[: self._by_ratio(self.budget.ratio)]
+        else:
+            chosen = self._by_cost()
         kept = np.ones(self.positions.total, np.bool_)
         kept[self._numbers(self.fixed)] = False
         kept[self._numbers(chosen)] = False
@@ -281,7 +308,7 @@ class _Choice:
         return int(np.argmin(np.abs(self.ranking.ends - wanted)))
 
     def _by_cost(self) -> _Blocks:
-        limits = self.budget.limits(self.total)
+        limits = self.spending.limits
         start = self._widths(self.fixed)
         cuts = self.owner[self._numbers(self.ranking)]
         ends = self.ranking.ends
@@ -290,10 +317,10 @@ class _Choice:
             return start - np.bincount(cuts[: ends[length]], minlength=len(self.leaves))
 
         low, high = 0, len(self.ranking)
-        self._check_reach(self._cost(widths(high)), limits)
+        self._check_reach(self.spending.counts(widths(high)), limits)
         while low < high:
             middle = (low + high) // 2
-            if _meets(self._cost(widths(middle)), limits):
+            if meets(self.spending.counts(widths(middle)), limits):
                 high = middle
             else:
                 low = middle + 1
@@ -319,7 +346,7 @@ class _Choice:
             low, high = 0, len(own)
             while low < high:
                 middle = (low + high + 1) // 2
-                if _meets(self._cost(restored(middle)), limits):
+                if meets(self.spending.counts(restored(middle)), limits):
                     low = middle
                 else:
                     high = middle - 1
@@ -340,22 +367,54 @@ class _Choice:
                 continue
             own = self._numbers(blocks[index : index + 1])
             trial = widths + np.bincount(self.owner[own], minlength=len(self.leaves))
-            if _meets(self._cost(trial), limits):
+            if meets(self.spending.counts(trial), limits):
                 widths = trial
                 kept[index] = False
             else:
                 closed.add(unit)
         return blocks[kept]
 
+    def _by_curves(self, curves: Curves) -> _Blocks:
+        """The allocation of least measured loss that meets the budget."""
+        units = [index for index, unit in enumerate(self.units) if unit.ratio is None]
+        borders: list[Indices] = []
+        losses: list[Numbers] = []
+        for index in units:
+            own, curve = self._borders(self.units[index]), curves.of(self.units[index].groups)
+            shares = own / self.units[index].size
+            known = shares <= (0 if curve is None else max(curve.removed)) + _EPSILON
+            borders.append(own[known])
+            losses.append(np.zeros(1) if curve is None else curve.at(shares[known]))
+
+        def blocks(counts: Sequence[int]) -> _Blocks:
+            stops = np.array([own[count] for own, count in zip(borders, counts, strict=True)], np.intp)
+            found = _Blocks(np.zeros(len(stops)), np.array(units, np.intp), np.zeros(len(stops), np.intp), stops)
+            return found[stops > 0]
+
+        start = self._widths(self.fixed)
+
+        def widths(counts: Sequence[int]) -> Indices:
+            gone = self.owner[self._numbers(blocks(counts))]
+            return start - np.bincount(gone, minlength=len(self.leaves))
+
+        free = sum(self.units[index].size for index in units)
+        spending = self.spending.of_positions(int(start.sum()), free)
+        counts = allocate(losses, lambda c: spending.meets(widths(c)), lambda c: spending.pressure(widths(c)))
+        if counts is None:
+            least = widths([len(own) - 1 for own in borders])
+            self._check_reach(self.spending.counts(least), self.spending.limits)
+            raise TargetError(
+                f"ratio {self.budget.ratio:g} is out of reach: the curves and the options allow to remove "
+                f"{1 - int(least.sum()) / self.positions.total:.3g} of all positions; measure higher ratios"
+            )
+        return blocks(counts)
+
     def _widths(self, blocks: _Blocks) -> Indices:
         return self.sizes - np.bincount(self.owner[self._numbers(blocks)], minlength=len(self.leaves))
 
-    def _cost(self, widths: Indices) -> Counts:
-        return self.cost.at(dict(zip(self.leaves, widths.tolist(), strict=True)), peak=self.budget.peak is not None)
-
     def _check_reach(self, least: Counts, limits: Mapping[str, int]) -> None:
         for name, limit in limits.items():
-            reached, total = getattr(least, name), getattr(self.total, name)
+            reached, total = getattr(least, name), getattr(self.spending.total, name)
             if reached > limit:
                 raise TargetError(
                     f"{name} {self.budget.targets[name]} is out of reach: {100 * reached / total:.3g}% "
@@ -369,7 +428,3 @@ class _Choice:
             return ""
         first = entries[0]
         return f"; the largest lock is {operator(first.op)} '{first.node}' ({first.reason}), {100 * first.share:.3g}%"
-
-
-def _meets(counts: Counts, limits: Mapping[str, int]) -> bool:
-    return all(getattr(counts, name) <= limit for name, limit in limits.items())
