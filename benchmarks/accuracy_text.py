@@ -55,6 +55,10 @@ class Reactions:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def part(self, which: slice) -> Reactions:
+        """Some of them."""
+        return Reactions(self.tokens[which], self.attention[which], self.place[which], self.truth[which])
+
     def feeds(self, size: int) -> list[dict[str, Array]]:
         """What the network takes, in batches."""
         starts = range(0, len(self), size)
