@@ -47,6 +47,14 @@ class Filters:
     apart: bool = False
     table: bool = False
 
+    def own(self, structure: Structure) -> tuple[Axis, Axis]:
+        """The axes of inputs and outputs as the weight has them: one of them stands there once for all groups."""
+        axes = structure.tensors[self.weight] or ()
+        if int(self.call.attribute("group", 1)) == 1:
+            return self.inputs, self.axis
+        turned = "ranspose" in self.call.op or self.call.attribute("transposed", False)
+        return (self.inputs, axes[1]) if turned else (axes[1], self.axis)
+
     def rows(self, evidence: Evidence) -> Matrix:
         """One row for each position of ``axis``: float64, of large weights float32."""
         weight = evidence.array(self.weight)

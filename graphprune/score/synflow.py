@@ -74,6 +74,8 @@ class _Layer:
     outputs: Axis
     matrix: Callable[[], Matrix]
     """Absolute weights, ``(groups, outputs, inputs)``."""
+    own: tuple[Axis, Axis]
+    """The axes of inputs and outputs in the weight, where one of them is that of each group."""
     sources: set[Key] = field(default_factory=set)
     _x: Numbers | None = None
     _y: Numbers | None = None
@@ -92,8 +94,8 @@ class _Layer:
         share = math.exp(self._scale + amounts.scale - total)
         matrix = self.matrix()
         inner = np.einsum("goi,go->gi", matrix, gradient.reshape(len(matrix), -1)).reshape(-1).astype(np.float64)
-        reduced.add(self.outputs, self._y * gradient * share)
-        reduced.add(self.inputs, self._x * inner * share)
+        for axis, flow in zip(self.own, (self._x * inner, self._y * gradient), strict=True):
+            reduced.add(axis, flow.reshape(-1, int(axis.size)).sum(0) * share)  # type: ignore[arg-type]
         amounts.add_where_read(self.inputs, inner, self.sources)
 
 
@@ -135,7 +137,7 @@ def _steps(evidence: Evidence) -> list[_Layer | _Scale]:
             if layer.apart and id(call) in alone:
                 steps.append(_Scale(layer.axis, partial(_diagonal, matrix), True))
             else:
-                steps.append(_Layer(layer.inputs, layer.axis, matrix))
+                steps.append(_Layer(layer.inputs, layer.axis, matrix, layer.own(structure)))
         elif name is not None and id(call) in alone:
             axes = [axis for axis in structure.tensors[name] or () if axis.size != 1]
             if len(axes) == 1:

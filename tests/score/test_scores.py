@@ -165,7 +165,7 @@ def test_criteria_by_name() -> None:
     for name in ("l1", "l2", "random"):
         assert criterion(name).name == name
         assert criterion(name).needs == frozenset()
-    with pytest.raises(UsageError, match="no criterion is called 'l3'; there are: .*l1, l2, .*random"):
+    with pytest.raises(UsageError, match=r"no criterion is called 'l3'; there are: .*l1, l2, .*random"):
         criterion("l3")
     with pytest.raises(ValueError, match="registered twice"):
         register("l1", lambda _: Magnitude(1))
