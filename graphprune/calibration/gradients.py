@@ -14,7 +14,7 @@ gradients get them all the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import torch
@@ -28,7 +28,7 @@ from graphprune.calibration.torch_steps import arguments_of
 from graphprune.calibration.torch_tape import Tap, Tape, weights_of
 from graphprune.cost import Sizes
 from graphprune.errors import ModelError, UsageError
-from graphprune.frontends.torch_program import TorchProgram
+from graphprune.frontends.torch_program import TorchProgram, named_values
 from graphprune.proof.torch_graphs import copied, evaluated, has_half, widened
 from graphprune.proof.torch_run import leaves_of, seeded
 
@@ -111,6 +111,22 @@ class Gradients:
             return ()
         return ("no labels were given: gradients are those of the network's own predictions",)
 
+    @cached_property
+    def observable(self) -> frozenset[str]:
+        """Names of the tensors that :meth:`activations` can give: floating-point ones of the outermost graph."""
+        return frozenset(
+            name
+            for node in self._module.graph.nodes
+            for name, value in named_values(node.name, node.meta.get("val"))
+            if value.is_floating_point()
+        )
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the tensors that a batch consists of; the first dimension of the first one counts samples."""
+        nodes = [node for node in self._module.graph.nodes if node.op == "placeholder"]
+        return [node.name for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+
     def sizes(self) -> Sizes:
         """Sizes of the program's tensors, those of its example inputs where they are symbolic."""
         return self._program.sizes()
@@ -136,17 +152,32 @@ class Gradients:
     def samples(self) -> Iterator[Tensors]:
         """For each sample of each batch the gradient of its own loss, by parameter.
 
-        One run for a batch, and one run backwards for each of its samples: batches of one are the fastest.
+        Samples are run one by one where the batch may have any size. Otherwise a batch is run forwards once, and
+        backwards as a whole for each sample.
 
         Raises:
             UsageError: the results cannot be told apart by sample.
         """
         for number in self._batches():
+            weights = self._leaves()
             with torch.enable_grad():
-                weights = self._leaves()
-                losses = self._losses(number, weights)
-            while losses:
-                yield _differentiated(losses.pop(0), weights, again=bool(losses))
+                leaves = self._inputs(number)
+                results = self._results(leaves, weights)
+                targets = self._targets_of(results, number)
+                pairs = _apart(results, targets, _count(leaves))
+                singles = self._singles(leaves, results) if len(pairs) > 1 else None
+                if singles is None:
+                    losses = [self._checked(self._loss(own, aim, 1).mean(), number) for own, aim in pairs]
+            if singles is None:
+                while losses:
+                    yield _differentiated(losses.pop(0), weights, again=bool(losses))
+                continue
+            del results
+            for (_, aim), single in zip(pairs, singles, strict=True):
+                with torch.enable_grad():
+                    loss = self._checked(self._loss(self._results(single, weights), aim, 1).mean(), number)
+                    found = _differentiated(loss, weights)
+                yield found
 
     def activations(self, taps: Sequence[Tap]) -> Iterator[Taken]:
         """For each batch the values at ``taps`` and the gradients of the samples' losses, summed, with respect to them.
@@ -161,25 +192,28 @@ class Gradients:
                 found = self._activations(number, taps)
             yield found
 
-    def _losses(self, number: int, weights: Tensors) -> list[torch.Tensor]:
-        """The loss of each sample of a batch."""
-        results, count = self._run(number, weights)
-        targets = self._targets_of(results, number)
-        if count == 1:
-            return [self._checked(self._loss(results, targets, 1).mean(), number)]
-        wrong = next((value for value in _tensors((results, targets)) if value.shape[:1] != (count,)), None)
-        if wrong is not None:
-            raise UsageError(
-                f"a result or target of shape {tuple(wrong.shape)} has no part for each of {count} samples: "
-                "give batches of one sample"
-            )
-        found: list[torch.Tensor] = []
-        for index in range(count):
-            own, aim = pytree.tree_map_only(
-                torch.Tensor, lambda value, index=index: value[index : index + 1], (results, targets)
-            )
-            found.append(self._checked(self._loss(own, aim, 1).mean(), number))
-        return found
+    def _singles(self, leaves: list[Any], results: Any) -> list[list[Any]] | None:
+        """The samples of a batch as batches of one; None where the program may not compute the same of them."""
+        count = _count(leaves)
+        nodes = [node for node in self._module.graph.nodes if node.op == "placeholder"]
+        batched: list[bool] = []
+        for node, leaf in zip(nodes, leaves, strict=True):
+            batched.append(isinstance(leaf, torch.Tensor) and leaf.shape[:1] == (count,))
+            if batched[-1] and isinstance(node.meta["val"].shape[0], int):
+                return None
+        singles = [
+            [leaf[index : index + 1] if own else leaf for leaf, own in zip(leaves, batched, strict=True)]
+            for index in range(count)
+        ]
+        with torch.no_grad():
+            try:
+                alone = self._results(singles[0], self.parameters)
+            except RuntimeError:  # it takes other numbers of samples, but not one
+                return None
+        for whole, own in zip(_floats(results), _floats(alone), strict=True):
+            if own.shape != whole[:1].shape or not torch.allclose(own, whole[:1], rtol=1e-2, atol=1e-4):
+                return None  # samples see each other
+        return singles
 
     def _activations(self, number: int, taps: Sequence[Tap]) -> Taken:
         tape = Tape(self._module, self.parameters, taps)
@@ -273,20 +307,29 @@ class Gradients:
     def _leaves(self) -> Tensors:
         return {name: weight.detach().requires_grad_() for name, weight in self.parameters.items()}
 
-    def _run(self, number: int, weights: Tensors, tape: Tape | None = None) -> tuple[Any, int]:
-        """What the module returns for a batch, and how many samples that has."""
-        leaves = leaves_of(self._module, *arguments_of(self._program, self._feeds[number]))
+    def _inputs(self, number: int) -> list[Any]:
+        """A batch as the graph takes it."""
+        return leaves_of(self._module, *arguments_of(self._program, self._feeds[number]))
+
+    def _results(self, leaves: list[Any], weights: Tensors, tape: Tape | None = None) -> Any:
+        """What the module returns for inputs; random operators draw the same each time."""
         device = next((value.device for value in leaves if isinstance(value, torch.Tensor)), None)
         with seeded(self._seed, device):
-            return (Tape(self._module, weights) if tape is None else tape).results(leaves), _count(leaves)
+            return (Tape(self._module, weights) if tape is None else tape).results(leaves)
+
+    def _run(self, number: int, weights: Tensors, tape: Tape | None = None) -> tuple[Any, int]:
+        """What the module returns for a batch, and how many samples that has."""
+        leaves = self._inputs(number)
+        return self._results(leaves, weights, tape), _count(leaves)
 
     def _mean_loss(self, number: int, weights: Tensors) -> torch.Tensor:
         results, count = self._run(number, weights)
         return self._checked(self._loss(results, self._targets_of(results, number), count).mean(), number)
 
     def _checked(self, loss: torch.Tensor, number: int) -> torch.Tensor:
+        """A loss that is a number and has a gradient."""
         if not bool(loss.isfinite()):
-            raise UsageError(f"the loss of batch {number + 1} is {float(loss)}: check its inputs, targets and loss")
+            raise UsageError(f"the loss of batch {number + 1} is {loss.item()}: check its inputs, targets and loss")
         if not loss.requires_grad:
             raise UsageError("the loss does not depend on any weight: give one that compares the module's results")
         return loss
@@ -371,6 +414,22 @@ def _count(leaves: Sequence[Any]) -> int:
     """How many samples there are in a batch: the first extent of the first input."""
     first = next((value for value in leaves if isinstance(value, torch.Tensor)), None)
     return 1 if first is None or first.ndim == 0 else int(first.shape[0])
+
+
+def _apart(results: Any, targets: Any, count: int) -> list[tuple[Any, Any]]:
+    """Results and targets of each sample of a batch, as those of batches of one."""
+    if count == 1:
+        return [(results, targets)]
+    wrong = next((value for value in _tensors((results, targets)) if value.shape[:1] != (count,)), None)
+    if wrong is not None:
+        raise UsageError(
+            f"a result or target of shape {tuple(wrong.shape)} has no part for each of {count} samples: "
+            "give batches of one sample"
+        )
+    return [
+        pytree.tree_map_only(torch.Tensor, lambda value, at=index: value[at : at + 1], (results, targets))
+        for index in range(count)
+    ]
 
 
 def _differentiated(loss: torch.Tensor, weights: Tensors, again: bool = False) -> Tensors:

@@ -24,7 +24,7 @@ from graphprune.score.base import Block, Weights, blocks
 from graphprune.selection import Selection
 from graphprune.structure import Structure
 
-__all__ = ["TorchProgram", "capture", "unwrapped"]
+__all__ = ["TorchProgram", "capture", "named_values", "unwrapped"]
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "OptimizedModule")
 
@@ -89,7 +89,7 @@ class TorchProgram:
         found: dict[str, tuple[int | None, ...]] = {}
         for label, node, _ in walk(self.module):
             value = node.meta.get("val")
-            for name, each in _named(label, value):
+            for name, each in named_values(label, value):
                 found[name] = tuple(_hint(size, dims or {}) for size in each.shape)
         return found
 
@@ -105,7 +105,8 @@ def _copied(module: fx.GraphModule, tensors: dict[int, Any]) -> fx.GraphModule:
         return copy.deepcopy(module, tensors)
 
 
-def _named(label: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:
+def named_values(label: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors that a node makes, by their names in the structure."""
     if isinstance(value, torch.Tensor):
         yield label, value
     elif isinstance(value, list | tuple):

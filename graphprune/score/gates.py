@@ -51,7 +51,9 @@ class Gates:
     def __init__(self, structure: Structure, gradients: Gradients) -> None:
         self.structure, self.positions, self._gradients = structure, Positions(structure), gradients
         self._seen = np.zeros(self.positions.total, np.bool_)
-        self._sample_axis = _sample_axis(structure)
+        first = next((structure.tensors.get(name) for name in gradients.inputs), None)
+        axis = structure.space.find(first[0]) if first else None
+        self._sample_axis = None if axis is None or axis.size == 1 else axis
         self._gates = [*self._read(), *self._made(), *self._held()]
 
     def batches(self) -> Iterator[list[Slopes]]:
@@ -107,7 +109,7 @@ class Gates:
     def _gate(
         self, tap: tuple[str, str], dim: int, axis: Axis, only: npt.NDArray[np.bool_] | None = None
     ) -> _Gate | None:
-        if not isinstance(axis.size, int) or "/" in tap[0]:  # inside the body of another operator
+        if not isinstance(axis.size, int) or tap[0] not in self._gradients.observable:
             return None
         places = self.positions.places(axis)
         if only is not None:
@@ -156,13 +158,3 @@ class Gates:
                 if all(isinstance(size, int) for size in rest):
                     return dim, math.prod(rest)  # type: ignore[arg-type]
         return None
-
-
-def _sample_axis(structure: Structure) -> Axis | None:
-    """The first dimension of the program's first input, in its present form; None where it is of one position."""
-    made = {name for call in structure.calls for name in call.results}
-    for name, axes in structure.tensors.items():
-        if name not in made and name not in structure.parameters and axes:
-            axis = structure.space.find(axes[0])
-            return None if axis.size == 1 else axis
-    return None
