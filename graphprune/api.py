@@ -37,6 +37,7 @@ from graphprune.proof import Incomparable, Verification, disagreement
 from graphprune.proof import verify as prove
 from graphprune.result import Change, GroupCount, Inspection, PruneResult
 from graphprune.sample_inputs import random_inputs
+from graphprune.score.base import FUNCTION, Criterion, Judge
 from graphprune.units import Units, parse_units, unit_texts
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def prune(
     params: str | float | None = None,
     bytes: str | float | None = None,
     peak: str | float | None = None,
-    criterion: str = "l1",
+    criterion: str | Judge | Criterion = "l1",
     scope: Literal["auto", "local", "global"] = "auto",
     normalize: str = "max",
     max_ratio: float = MAX_RATIO,
@@ -110,7 +111,9 @@ def prune(
         params: parameters to keep.
         bytes: bytes of weights to keep.
         peak: bytes of activations that may be alive at once (:mod:`graphprune.activations`).
-        criterion: how positions are judged: ``l1``, ``l2``, ``random``.
+        criterion: how positions are judged: a name (``l1``, ``group-norm``, ... see ``docs/criteria.md``), perhaps with
+            options (``l2:reduction=max``), or a function from an :class:`~graphprune.score.Evidence` to a dict that
+            holds for each group of ``evidence.structure.groups`` one number a position, the higher the more it matters.
         scope: whether each group loses the same share, or groups compete; ``auto`` is local for a ratio, global for
             a target.
         normalize: how scores of groups that compete are made comparable: ``max``, ``mean``, ``sum``, ``standard`` or
@@ -150,7 +153,7 @@ def prune(
         params=_amount(params),
         bytes=_amount(bytes),
         peak=_amount(peak),
-        criterion=criterion,
+        criterion=criterion if isinstance(criterion, str) else FUNCTION,
         scope=scope,
         normalize=normalize,
         max_ratio=max_ratio,
@@ -162,6 +165,7 @@ def prune(
         seed=seed,
     )
     steps = [asked] if pipeline is None else _filled(passes.parse_pipeline(pipeline), asked)
+    data: dict[str, object] = {} if isinstance(criterion, str) else {"criterion": criterion}
     if is_torch(model):
         from graphprune.torch_api import prune_module
 
@@ -180,6 +184,7 @@ def prune(
             way=way,
             inplace=inplace,
             optimizer=optimizer,
+            data=data,
         )
     return _run(
         _onnx(model),
@@ -190,6 +195,7 @@ def prune(
         dims=dims,
         plan_path=plan_path,
         progress=progress,
+        data=data,
     )
 
 
@@ -418,6 +424,7 @@ def _run(
     dims: Mapping[str, int] | None,
     plan_path: PathLike | None,
     progress: Progress | None,
+    data: Mapping[str, object] | None = None,
 ) -> PruneResult:
     if output is not None and plan_path is not None and Path(output).resolve() == Path(plan_path).resolve():
         raise UsageError(f"{output}: the plan would replace the slim model; name another file for one of them")
@@ -427,7 +434,7 @@ def _run(
         check_finite(work)
         loaded = work.clone()
         mark = fingerprint(work)
-    context = passes.Context(dims=dims, clock=clock)
+    context = passes.Context(data=dict(data or {}), dims=dims, clock=clock)
     canonical = bool(steps) and isinstance(steps[0], passes.Canonicalize)
     with clock("canonicalize"):
         (steps[0] if canonical else passes.Canonicalize())(work, context)

@@ -109,15 +109,17 @@ def prune_module(
     way: Way = "auto",
     inplace: bool = False,
     optimizer: torch.optim.Optimizer | None = None,
+    data: Mapping[str, object] | None = None,
 ) -> ModuleResult:
-    """Run ``steps`` on a module; see :func:`graphprune.prune`."""
+    """Run ``steps`` on a module; see :func:`graphprune.prune`. ``data`` is what passes find in their context."""
     _check_options(way, output, plan_path, optimizer)
     clock = Clock(progress)
     with clock("export"):
         program = program_from(model, args, kwargs, dynamic_shapes)
     with clock("analyse"):
         before = Figures.of(program, dims)
-    context = passes.Context(dims=dims, clock=clock, reports=[("canonicalize", passes.Report(False))])
+    reports = [("canonicalize", passes.Report(False))]
+    context = passes.Context(reports=reports, data=dict(data or {}), dims=dims, clock=clock)
     work = program.clone()
     steps = [step for step in steps if not isinstance(step, passes.Canonicalize)]
     try:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graphprune.calibration.observe import Calibration
 
 __all__ = [
+    "FUNCTION",
     "Block",
     "Criterion",
     "Evidence",
@@ -110,6 +111,9 @@ class Criterion(Protocol):
     def score(self, evidence: Evidence) -> Scores: ...
 
 
+FUNCTION = "function"
+"""What a criterion is called that has no name of its own."""
+
 Judge: TypeAlias = Callable[[Evidence], Mapping[Any, npt.ArrayLike]]
 """A criterion of one's own: for each group (as it is, by its leaf, or by its name) one number a position."""
 
@@ -119,7 +123,7 @@ class FunctionCriterion:
     """What a function says, once it has been checked."""
 
     function: Judge
-    name: str = "function"
+    name: str = FUNCTION
     needs: frozenset[str] = frozenset()
 
     def score(self, evidence: Evidence) -> Scores:
@@ -183,6 +187,8 @@ def criterion(name: str | Judge | Criterion, seed: int = 0) -> Criterion:
             return name
         raise UsageError(f"criterion: {name!r} is neither a name nor a function of the evidence")
     name, _, options = name.partition(":")
+    if name == FUNCTION:
+        raise UsageError("criterion 'function' is one of your own: give it in Python, as prune(criterion=...)")
     if name not in _REGISTRY:
         raise UsageError(f"no criterion is called '{name}'; there are: {', '.join(sorted(_REGISTRY))}")
     made = _REGISTRY[name](seed)
