@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from analysed import Analysed, analyse
 
+import graphprune
 from graphprune.errors import UsageError
 from graphprune.frontends.onnx_weights import weights_of
 from graphprune.models.reference.builder import GraphBuilder
@@ -80,3 +81,27 @@ def test_options_as_text() -> None:
         criterion("l1:reduction=median")
     with pytest.raises(UsageError, match="option 'p' of criterion 'l1' is 'two': it is a number"):
         criterion("l1:p=two")
+
+
+def test_prune_by_a_function() -> None:
+    b = GraphBuilder()
+    x = b.relu(b.conv(b.input("x", (1, 3, 6, 6)), 8, 3))
+    b.output(b.conv(x, 5, 1), "y")
+    order = np.array([5, 1, 7, 3, 0, 2, 6, 4])
+    result = graphprune.prune(b.model(), ratio=0.5, criterion=lambda _: {"a0": order})
+    assert result.plan.cuts["weight"][0].keep == (0, 2, 6, 7)
+    with pytest.raises(UsageError, match=r"criterion <lambda>\(\) says nothing about group a0"):
+        graphprune.prune(b.model(), ratio=0.5, criterion=lambda _: {})
+    with pytest.raises(UsageError, match="criterion 'function' is one of your own: give it in Python"):
+        graphprune.prune(b.model(), ratio=0.5, criterion="function")
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_prune_a_module_by_a_function() -> None:
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)).eval()
+    result = graphprune.prune(
+        module, (torch.ones(2, 3),), ratio=0.5, criterion=lambda _: {"a0": [0, 3, 1, 2]}, verify=False
+    )
+    torch.testing.assert_close(result.module[0].weight, module[0].weight[[1, 3]])
