@@ -17,7 +17,17 @@ from graphprune.frontends.program import program_of
 from graphprune.passes import canonicalize
 from graphprune.score import Criterion, Evidence, Scores
 
-__all__ = ["HOSTS", "Array", "attention", "convolutions", "evidence_of", "flattened", "perceptron", "scores"]
+__all__ = [
+    "HOSTS",
+    "Array",
+    "attention",
+    "convolutions",
+    "evidence_of",
+    "flattened",
+    "onnx_program",
+    "perceptron",
+    "scores",
+]
 
 Array = npt.NDArray[np.float32]
 HOSTS = ["onnx", pytest.param("torch", marks=pytest.mark.torch)]
@@ -38,7 +48,8 @@ def scores(criterion: Criterion, evidence: Evidence) -> Scores:
     return found
 
 
-def _onnx(text: str, **weights: Array) -> ir.Model:
+def onnx_program(text: str, **weights: Array) -> ir.Model:
+    """The canonical model of a graph in ONNX's text form."""
     model = parse(text, **weights)
     canonicalize(model)
     infer_shapes(model)
@@ -60,8 +71,9 @@ def perceptron(host: str, first: Array, second: Array, batches: Sequence[Array],
     """``relu(x @ first) @ second``: weights are ``(inputs, outputs)``."""
     if host == "onnx":
         act = "Relu" if relu else "Tanh"
-        text = f"g (float[n, {first.shape[0]}] x) => (float[n, {second.shape[1]}] y) {{"
-        model = _onnx(text + f" h = MatMul(x, a) r = {act}(h) y = MatMul(r, b) }}", a=first, b=second)
+        kind = "float16" if first.dtype == np.float16 else "float"
+        text = f"g ({kind}[n, {first.shape[0]}] x) => ({kind}[n, {second.shape[1]}] y) {{"
+        model = onnx_program(text + f" h = MatMul(x, a) r = {act}(h) y = MatMul(r, b) }}", a=first, b=second)
         return evidence_of(model, batches)
     from torch import nn
 
@@ -80,7 +92,7 @@ def convolutions(host: str, first: Array, second: Array, batches: Sequence[Array
             k = Conv<kernel_shape=[3, 3], pads=[1, 1, 1, 1], group={len(depthwise)}>(h, d)
             y = Conv<kernel_shape=[1, 1]>(k, b)
         }}"""
-        return evidence_of(_onnx(text, a=first, d=depthwise, b=second), batches)
+        return evidence_of(onnx_program(text, a=first, d=depthwise, b=second), batches)
     from torch import nn
 
     count = len(depthwise)
@@ -103,7 +115,7 @@ def flattened(host: str, first: Array, second: Array, batches: Sequence[Array]) 
             f = Flatten(r)
             y = MatMul(f, b)
         }}"""
-        return evidence_of(_onnx(text, a=first, b=second), batches)
+        return evidence_of(onnx_program(text, a=first, b=second), batches)
     from torch import nn
 
     module = nn.Sequential(
@@ -125,7 +137,7 @@ def attention(host: str, weights: dict[str, Array], heads: int, batches: Sequenc
             s = MatMul(q3, k3) p = Softmax(s) c1 = MatMul(p, v3)
             c2 = Transpose<perm=[0, 2, 1, 3]>(c1) c3 = Reshape(c2, merge) y = MatMul(c3, o)
         }}"""
-        return evidence_of(_onnx(text, **weights), batches)
+        return evidence_of(onnx_program(text, **weights), batches)
     import torch
     from torch import nn
 

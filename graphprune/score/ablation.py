@@ -101,12 +101,13 @@ class _Onnx:
     """One session whose changing weights are inputs."""
 
     def __init__(self, model: ir.Model, feeds: Sequence[Feed], weights: Mapping[str, Array]) -> None:
-        self._feeds, self._weights = feeds, weights
+        self._feeds = [{name: _widened(value) for name, value in feed.items()} for feed in feeds]
+        self._weights = weights
         graph = model.graph
         constants = tuple(value for name, value in graph.initializers.items() if name not in weights)
         given = tuple(value.name or "" for value in graph.inputs if value.name not in graph.initializers)
         outputs = tuple(value.name or "" for value in graph.outputs)
-        self._changes = _Changes({name: np.asarray(feeds[0][name]) for name in given} | dict(weights))
+        self._changes = _Changes({name: self._feeds[0][name] for name in given} | dict(weights))
         segment = Segment(tuple(graph), constants, (*given, *weights), outputs)
         self._results = run_session(model, segment, self._changes)
 
@@ -116,6 +117,12 @@ class _Onnx:
             self._changes.current = {**self._weights, **changed, **feed}
             batches.append(next(self._results))
         return [np.concatenate(each) if each[0].ndim else np.stack(each) for each in zip(*batches, strict=True)]
+
+
+def _widened(value: Any) -> Array:
+    """Half precision as float32, in which sessions run."""
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
 
 
 class _Changes(Sequence[Mapping[str, Array]]):

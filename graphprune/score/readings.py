@@ -85,6 +85,11 @@ class Readings:
         self.all = self._by_layers()
         seen = {leaf for reading in self.all for leaf in reading.members}
         self.all += self._by_calls({group.leaf for group in self.structure.groups} - seen)
+        seen = {leaf for reading in self.all for leaf in reading.members}
+        hidden = sum(group.leaf not in seen for group in self.structure.groups)
+        if hidden:
+            count = len(self.structure.groups)
+            self.calibration.tell(f"{hidden} of {count} groups are inside loops or branches: scored by magnitude")
 
     def __iter__(self) -> Iterator[Reading]:
         return iter(self.all)

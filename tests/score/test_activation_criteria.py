@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from told_programs import HOSTS, Array, attention, convolutions, evidence_of, flattened, perceptron, scores
+from told_programs import HOSTS, Array, attention, convolutions, flattened, onnx_program, perceptron, scores
 
+from graphprune.calibration import Calibration
 from graphprune.errors import UsageError
+from graphprune.frontends.program import program_of
 from graphprune.score import (
     Apoz,
     Chip,
@@ -17,12 +19,16 @@ from graphprune.score import (
     Flap,
     HRank,
     L2Activation,
+    Magnitude,
     MeanActivation,
     Scores,
     ThiNet,
     Wanda,
     criteria,
 )
+from graphprune.score.chip import independence
+from graphprune.score.moments import Moments
+from graphprune.score.readings import Readings
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -97,9 +103,6 @@ def test_variance_is_not_lost_beside_a_large_mean() -> None:
     first, second = np.ones((1, 2), np.float32), np.eye(2, dtype=np.float32)
     first[0, 1] = 2
     evidence = perceptron("onnx", first, second, np.split(x, 4))
-    from graphprune.score.moments import Moments
-    from graphprune.score.readings import Readings
-
     ((_, moments),) = Moments.of(Readings(evidence))
     np.testing.assert_allclose(moments.variance, np.array([1, 4]) * x.astype(np.float64).var(), rtol=1e-4)
 
@@ -149,8 +152,6 @@ def test_independence_of_maps(host: str) -> None:
 
 @pytest.mark.parametrize("shape", [(5, 9), (9, 5), (7, 7), (1, 4), (4, 1)])
 def test_nuclear_norms_without_each_row(shape: tuple[int, int]) -> None:
-    from graphprune.score.chip import independence
-
     matrix = RNG.standard_normal(shape) * 10.0 ** RNG.integers(-3, 4, (shape[0], 1))
     expected = [np.linalg.norm(matrix, "nuc") - np.linalg.norm(np.delete(matrix, k, 0), "nuc") for k in range(shape[0])]
     # roots of eigenvalues in float64
@@ -279,6 +280,17 @@ def test_every_criterion_scores_an_attention(host: str, name: str) -> None:
             assert np.argmin(found[group.leaf]) == 1
 
 
+@pytest.mark.parametrize("criterion", [L2Activation(), Wanda(), ThiNet(), Fidelity()], ids=lambda each: each.name)
+def test_half_precision_is_as_single(criterion: Criterion) -> None:
+    single = only(scores(criterion, perceptron("onnx", FIRST, SECOND, BATCHES)))
+    half = perceptron("onnx", *(each.astype(np.float16) for each in (FIRST, SECOND)), _halves(BATCHES))
+    np.testing.assert_allclose(only(scores(criterion, half)), single, rtol=TOLERANCE)
+
+
+def _halves(batches: list[Array]) -> list[Array]:
+    return [batch.astype(np.float16) for batch in batches]
+
+
 def test_criteria_without_inputs_are_refused() -> None:
     evidence = perceptron("onnx", FIRST, SECOND, BATCHES)
     with pytest.raises(UsageError, match="calibration inputs"):
@@ -296,25 +308,19 @@ def test_what_tells_nothing_apart_is_refused() -> None:
         Entropy(bins=1)
 
 
-def test_positions_inside_a_loop_are_scored_by_magnitude() -> None:
-    from onnx_models import parse
-
-    from graphprune.frontends.onnx_shapes import infer_shapes
-    from graphprune.passes import canonicalize
-    from graphprune.score import Magnitude
-
-    text = """g (float[2, 3] x) => (float[2, 3] y) <bool yes = {1}> {
+def test_positions_inside_a_branch_are_scored_by_magnitude() -> None:
+    text = """g (float[2, 3] x, bool yes) => (float[2, 3] y) {
         y = If(yes) <
             then_branch = t () => (float[2, 3] p) { h = MatMul(x, a) r = Relu(h) p = MatMul(r, b) },
-            else_branch = e () => (float[2, 3] p) { h2 = MatMul(x, c) r2 = Relu(h2) p = MatMul(r2, d) }
+            else_branch = e () => (float[2, 3] s) { h2 = MatMul(x, c) r2 = Relu(h2) s = MatMul(r2, d) }
         >
     }"""
-    model = parse(text, a=normal(3, 6), b=normal(6, 3), c=normal(3, 7), d=normal(7, 3))
-    canonicalize(model)
-    infer_shapes(model)
-    evidence = evidence_of(model, [normal(2, 3)])
-    if not evidence.structure.groups:
-        pytest.skip("branches are pinned")
+    model = onnx_program(text, a=normal(3, 6), b=normal(6, 3), c=normal(3, 7), d=normal(7, 3))
+    told: list[str] = []
+    calibration = Calibration(model, [{"x": normal(2, 3), "yes": np.array(True)}], progress=told.append)
+    evidence = Evidence(program_of(model).read(), program_of(model).weights(), {"calibration": calibration})
+    assert [group.size for group in evidence.structure.groups] == [6, 7]
     expected = Magnitude(2).score(evidence)
-    for name, values in scores(L2Activation(), evidence).items():
-        np.testing.assert_array_equal(values, expected[name])
+    for leaf, values in scores(L2Activation(), evidence).items():
+        np.testing.assert_array_equal(values, expected[leaf])
+    assert "2 of 2 groups are inside loops or branches: scored by magnitude" in told
