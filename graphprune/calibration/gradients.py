@@ -1,11 +1,5 @@
 """Gradients of a loss on calibration batches, one batch in memory at a time; for PyTorch programs.
 
-The loss is what the caller says, a function of the module's results and of the targets of a batch. Without one it is
-cross entropy with integer labels. Without labels the program answers for itself: labels are drawn from what it predicts
-where its results are scores of classes (two dimensions), and otherwise the targets are its results with noise of their
-own deviation. The squares of such gradients are on average the Fisher information, so criteria of second order lose
-nothing by it; those of first order learn how much each part has to do with the answers, right or wrong.
-
 The program is never changed: its weights are handed in, in single precision at least, and whatever it writes to is a
 copy. It runs in the mode it was captured in, except that nothing is dropped at random. Parameters that do not require
 gradients get them all the same.
@@ -18,12 +12,12 @@ from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import torch
-from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from graphprune.calibration.observe import Calibration
 from graphprune.calibration.steps import Feed
+from graphprune.calibration.torch_losses import Loss, Losses, apart, floats
 from graphprune.calibration.torch_steps import arguments_of
 from graphprune.calibration.torch_tape import Tap, Tape, weights_of
 from graphprune.cost import Sizes
@@ -32,11 +26,7 @@ from graphprune.frontends.torch_program import TorchProgram, named_values
 from graphprune.proof.torch_graphs import copied, evaluated, has_half, widened
 from graphprune.proof.torch_run import leaves_of, seeded
 
-__all__ = ["Gradients", "Loss", "Taken", "Tensors"]
-
-Loss: TypeAlias = Callable[[Any, Any], torch.Tensor]
-"""From what the module returns and the targets of a batch (None where there are none) to the mean over samples, or to
-one number for each."""
+__all__ = ["Gradients", "Taken", "Tensors"]
 
 Tensors: TypeAlias = dict[str, torch.Tensor]
 """Tensors by the names of parameters."""
@@ -73,7 +63,7 @@ class Gradients:
             raise UsageError("gradients need calibration inputs, and there is no batch of them")
         if targets is not None and len(targets) != len(feeds):
             raise UsageError(f"{len(feeds)} batches of inputs come with {len(targets)} batches of targets; pair them")
-        self._program, self._feeds, self._targets, self._given = program, list(feeds), targets, loss
+        self._program, self._feeds, self._losses = program, list(feeds), Losses(targets, loss, seed)
         self._seed, self._progress = seed, progress
         self._module = evaluated(copied(program.module))
         if has_half(self._module, pytree.tree_leaves((program.args, dict(program.kwargs)))):
@@ -107,9 +97,7 @@ class Gradients:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a report should say about the loss."""
-        if self._targets is not None or self._given is not None:
-            return ()
-        return ("no labels were given: gradients are those of the network's own predictions",)
+        return self._losses.notes
 
     @cached_property
     def observable(self) -> frozenset[str]:
@@ -163,11 +151,11 @@ class Gradients:
             with torch.enable_grad():
                 leaves = self._inputs(number)
                 results = self._results(leaves, weights)
-                targets = self._targets_of(results, number)
-                pairs = _apart(results, targets, _count(leaves))
+                targets = self._losses.targets(results, number)
+                pairs = apart(results, targets, _count(leaves))
                 singles = self._singles(leaves, results) if len(pairs) > 1 else None
                 if singles is None:
-                    losses = [self._checked(self._loss(own, aim, 1).mean(), number) for own, aim in pairs]
+                    losses = [self._checked(self._losses.loss(own, aim, 1).mean(), number) for own, aim in pairs]
             if singles is None:
                 while losses:
                     yield _differentiated(losses.pop(0), weights, again=bool(losses))
@@ -175,7 +163,7 @@ class Gradients:
             del results
             for (_, aim), single in zip(pairs, singles, strict=True):
                 with torch.enable_grad():
-                    loss = self._checked(self._loss(self._results(single, weights), aim, 1).mean(), number)
+                    loss = self._checked(self._losses.loss(self._results(single, weights), aim, 1).mean(), number)
                     found = _differentiated(loss, weights)
                 yield found
 
@@ -210,7 +198,7 @@ class Gradients:
                 alone = self._results(singles[0], self.parameters)
             except RuntimeError:  # it takes other numbers of samples, but not one
                 return None
-        for whole, own in zip(_floats(results), _floats(alone), strict=True):
+        for whole, own in zip(floats(results), floats(alone), strict=True):
             if own.shape != whole[:1].shape or not torch.allclose(own, whole[:1], rtol=1e-2, atol=1e-4):
                 return None  # samples see each other
         return singles
@@ -220,7 +208,7 @@ class Gradients:
         results, count = self._run(number, self.parameters, tape)
         if not tape.taken:
             return {}
-        loss = self._checked(self._loss(results, self._targets_of(results, number), count).mean(), number)
+        loss = self._checked(self._losses.loss(results, self._losses.targets(results, number), count).mean(), number)
         found = torch.autograd.grad(loss * count, list(tape.taken.values()), allow_unused=True)
         return {
             tap: (value.detach(), torch.zeros_like(value) if grad is None else grad)
@@ -285,14 +273,14 @@ class Gradients:
         step = _STEP * (_root_mean_square(self.parameters) or 1.0) / (size or 1.0)
         with torch.no_grad():
             results, _ = self._run(number, self.parameters)
-        targets = self._targets_of(results, number)  # the same on both sides, where they are drawn
+        targets = self._losses.targets(results, number)  # the same on both sides, where they are drawn
         sides: list[Tensors] = []
         for sign in (1, -1):
             moved = {
                 name: (weight + sign * step * vector[name]).requires_grad_() for name, weight in self.parameters.items()
             }
             results, count = self._run(number, moved)
-            loss = self._checked(self._loss(results, targets, count).mean(), number)
+            loss = self._checked(self._losses.loss(results, targets, count).mean(), number)
             sides.append(_differentiated(loss, moved))
         return {name: (sides[0][name] - sides[1][name]) / (2 * step) for name in self.parameters}
 
@@ -324,7 +312,7 @@ class Gradients:
 
     def _mean_loss(self, number: int, weights: Tensors) -> torch.Tensor:
         results, count = self._run(number, weights)
-        return self._checked(self._loss(results, self._targets_of(results, number), count).mean(), number)
+        return self._checked(self._losses.loss(results, self._losses.targets(results, number), count).mean(), number)
 
     def _checked(self, loss: torch.Tensor, number: int) -> torch.Tensor:
         """A loss that is a number and has a gradient."""
@@ -334,102 +322,11 @@ class Gradients:
             raise UsageError("the loss does not depend on any weight: give one that compares the module's results")
         return loss
 
-    # -- losses ---------------------------------------------------------------------------------------------------
-
-    def _targets_of(self, results: Any, number: int) -> Any:
-        """The targets of a batch on the device of the results, drawn from them where there are none."""
-        if self._targets is None:
-            return None if self._given is not None else self._drawn(results, number)
-        device = next((value.device for value in _tensors(results)), torch.device("cpu"))
-        return pytree.tree_map(lambda value: _tensor(value, device), self._targets[number])
-
-    def _drawn(self, results: Any, number: int) -> list[tuple[torch.Tensor, float]]:
-        """For each floating-point result what it is compared with, and the deviation that a difference counts in."""
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
-        found: list[tuple[torch.Tensor, float]] = []
-        for value in _floats(results):
-            own = value.detach().float().cpu()
-            if _are_scores(own):
-                drawn = torch.multinomial(own.softmax(1), 1, generator=generator)[:, 0]
-                found.append((drawn.to(value.device), 1.0))
-                continue
-            deviation = float(own.std(correction=0)) or float(own.abs().mean()) or 1.0
-            drawn = own + deviation * torch.randn(own.shape, generator=generator)
-            found.append((drawn.to(value.device), deviation))
-        return found
-
-    def _loss(self, results: Any, targets: Any, count: int) -> torch.Tensor:
-        """The loss that was given, or cross entropy, or how far results are from what was drawn."""
-        if self._given is not None:
-            return self._given(results, targets)
-        values = _floats(results)
-        if not values:
-            raise UsageError("no result holds floating-point numbers, so there is no gradient of it")
-        if self._targets is not None:
-            return _cross_entropy(values[0], targets)
-        total = values[0].new_zeros(())
-        for value, (drawn, deviation) in zip(values, targets, strict=True):
-            if drawn.is_floating_point():
-                total = total + ((value - drawn) / deviation).square().sum() / 2
-            else:
-                total = total + functional.cross_entropy(value, drawn, reduction="sum")
-        return total / count
-
-
-def _cross_entropy(value: torch.Tensor, targets: Any) -> torch.Tensor:
-    if not isinstance(targets, torch.Tensor) or targets.is_floating_point() or targets.is_complex():
-        raise UsageError(
-            "targets are not one tensor of integer labels: give a loss, as loss=torch.nn.functional.mse_loss"
-        )
-    if targets.ndim == value.ndim and value.shape[:-1] == targets.shape[:-1] and targets.shape[-1] == 1:
-        targets = targets[..., 0]
-    if targets.shape == (*value.shape[:1], *value.shape[2:]):
-        return functional.cross_entropy(value, targets.long())
-    if targets.shape == value.shape[:-1]:
-        return functional.cross_entropy(value.reshape(-1, value.shape[-1]), targets.reshape(-1).long())
-    raise UsageError(
-        f"labels of shape {tuple(targets.shape)} do not fit results of shape {tuple(value.shape)}: give a loss"
-    )
-
-
-def _are_scores(value: torch.Tensor) -> bool:
-    return bool(value.ndim == 2 and value.shape[1] > 1)
-
-
-def _tensor(value: Any, device: torch.device) -> Any:
-    if hasattr(value, "__array__") and not isinstance(value, torch.Tensor):
-        value = torch.as_tensor(value)
-    return value.to(device) if isinstance(value, torch.Tensor) else value
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
-
-
-def _floats(results: Any) -> list[torch.Tensor]:
-    return [value for value in _tensors(results) if value.is_floating_point()]
-
 
 def _count(leaves: Sequence[Any]) -> int:
     """How many samples there are in a batch: the first extent of the first input."""
     first = next((value for value in leaves if isinstance(value, torch.Tensor)), None)
     return 1 if first is None or first.ndim == 0 else int(first.shape[0])
-
-
-def _apart(results: Any, targets: Any, count: int) -> list[tuple[Any, Any]]:
-    """Results and targets of each sample of a batch, as those of batches of one."""
-    if count == 1:
-        return [(results, targets)]
-    wrong = next((value for value in _tensors((results, targets)) if value.shape[:1] != (count,)), None)
-    if wrong is not None:
-        raise UsageError(
-            f"a result or target of shape {tuple(wrong.shape)} has no part for each of {count} samples: "
-            "give batches of one sample"
-        )
-    return [
-        pytree.tree_map_only(torch.Tensor, lambda value, at=index: value[at : at + 1], (results, targets))
-        for index in range(count)
-    ]
 
 
 def _differentiated(loss: torch.Tensor, weights: Tensors, again: bool = False) -> Tensors:
