@@ -52,6 +52,7 @@ def draw(path: Path, points: Sequence[Point]) -> Path | None:
     axes.set_ylabel(
         {"agreement": "agreement with the dense model", "cosine": "cosine to the dense outputs"}.get(name, name)
     )
+    axes.set_xlim(0, 106)
     axes.grid(alpha=0.3)
     axes.legend()
     content = io.BytesIO()

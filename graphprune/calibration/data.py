@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from graphprune.calibration.files import Labels, file_pieces, folder_pieces, read_labels
 from graphprune.calibration.pieces import Array, Piece, as_array, batches_of, pieces_of
@@ -26,6 +27,7 @@ from graphprune.calibration.slots import Slot, slots_of
 from graphprune.calibration.synthetic import synthetic_pieces
 from graphprune.errors import ModelError, UsageError
 from graphprune.frontends.program import is_torch
+from graphprune.sample_inputs import Inputs
 from graphprune.text import counted
 
 __all__ = ["SYNTHETIC", "Batches", "Data", "load_batches"]
@@ -154,7 +156,7 @@ def load_batches(
     if synthetic:
         if marks is not None:
             raise UsageError("synthetic inputs have no labels; give data, or leave the labels out")
-        pieces = synthetic_pieces(slots, limit or SYNTHETIC_SAMPLES, batch, seed, how, dims or {})
+        pieces = synthetic_pieces(slots, limit or SYNTHETIC_SAMPLES, batch, seed, how, dims or {}, _runner(host))
         notes: tuple[str, ...] = (
             "SYNTHETIC calibration inputs (noise, not data): figures on them say little about the model on its data",
         )
@@ -175,6 +177,22 @@ def load_batches(
         raise UsageError(f"{name}: some samples have labels and others have none; give all of them labels")
     counts = tuple(piece.samples for piece in made)
     return Batches(feeds, targets or None, synthetic, name, sum(counts), notes, counts)
+
+
+def _runner(host: Any) -> Callable[[Inputs], object] | None:
+    """What runs an ONNX model once, made when it is first called."""
+    if not isinstance(host, ir.Model):
+        return None
+    made: list[Any] = []
+
+    def run(inputs: Inputs) -> object:
+        from graphprune.backends.onnxruntime import session
+
+        if not made:
+            made.append(session(host))
+        return made[0].run(None, inputs)
+
+    return run
 
 
 def _pieces(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def image_side(slot: Slot, files: list[Path], preprocess: Preprocess) -> tuple[i
         return wanted
     if isinstance(height, int) and isinstance(width, int):
         return height, width
-    sizes = {_opened(file).size for file in files}
+    sizes = {_read(file, lambda image: image.size) for file in files}
     if len(sizes) > 1:
         raise UsageError(
             f"{files[0].parent}: the pictures have {len(sizes)} sizes and input '{slot.name}' takes any; "
@@ -61,10 +62,7 @@ def image_array(file: Path, slot: Slot, size: tuple[int, int], preprocess: Prepr
         raise UsageError(
             f"input '{slot.name}' has {channels} channels: pictures have 1, 3 or 4; give arrays as .npz, or layout=nhwc"
         )
-    try:
-        pixels = np.asarray(_fitted(_opened(file).convert(mode), size, preprocess))
-    except OSError as error:
-        raise ModelError(f"{file}: cannot be read as a picture ({error}); remove it or replace it") from None
+    pixels = _read(file, lambda image: np.asarray(_fitted(image.convert(mode), size, preprocess)))
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     pixels = pixels if axis == 3 else np.moveaxis(pixels, 2, 0)
     return pixels.copy() if slot.spec.dtype.kind == "u" else preprocess.apply(pixels, axis - 1)
@@ -83,10 +81,13 @@ def _fitted(image: Any, size: tuple[int, int], preprocess: Preprocess) -> Any:
     return image.resize((width, height), bilinear, (left, top, left + width / factor, top + height / factor))
 
 
-def _opened(file: Path) -> Any:
+def _read(file: Path, use: Callable[[Any], Any]) -> Any:
+    """What ``use`` makes of the opened picture."""
+    pillow = _pillow()
     try:
-        return _pillow().open(file)
-    except OSError as error:
+        with pillow.open(file) as image:
+            return use(image)
+    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:  # what its decoders raise
         raise ModelError(f"{file}: cannot be read as a picture ({error}); remove it or replace it") from None
 
 

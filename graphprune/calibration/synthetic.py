@@ -7,7 +7,7 @@ noise has what a network was trained on either, so whatever is told from these i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +21,8 @@ from graphprune.sample_inputs import Inputs, InputSpec, input_shapes, random_inp
 __all__ = ["pink_images", "synthetic_pieces"]
 
 SIDE = 224
-EXTENT = 64
+EXTENTS = (64, 96, 224, 512, 1280, 16000)
+"""Sizes of open dimensions, tried in turn: some networks need a least or a divisible one."""
 SHARED = 0.9
 """The share of the variance that the channels of photographs have in common."""
 MEAN, DEVIATION = 0.45, 0.25
@@ -31,15 +32,58 @@ OTHER_IDS = ("mask", "position", "token_type", "segment")
 
 
 def synthetic_pieces(
-    slots: Sequence[Slot], samples: int, batch: int, seed: int, preprocess: Preprocess | None, dims: Mapping[str, int]
+    slots: Sequence[Slot],
+    samples: int,
+    batch: int,
+    seed: int,
+    preprocess: Preprocess | None,
+    dims: Mapping[str, int],
+    run: Callable[[Inputs], object] | None = None,
 ) -> list[Piece]:
-    """About ``samples`` samples in pieces of a whole batch each, the same for the same seed."""
+    """About ``samples`` samples in pieces of a whole batch each, the same for the same seed.
+
+    Dimensions that the model leaves open are as large as ``run`` needs them, which raises on those that do not do.
+    """
+    extent = _extent(slots, seed, preprocess, dims, run)
+    return _pieces(slots, samples, batch, seed, preprocess, dims, extent)
+
+
+def _extent(
+    slots: Sequence[Slot],
+    seed: int,
+    preprocess: Preprocess | None,
+    dims: Mapping[str, int],
+    run: Callable[[Inputs], object] | None,
+) -> int:
+    """The first extent on which the model runs; the first of all where it runs on none."""
+    fed = [(slot, dim) for slot in slots for place, dim in enumerate(slot.spec.dims) if place != slot.axis]
+    if run is None or all(isinstance(dim, int) or is_image(slot.spec) for slot, dim in fed):
+        return EXTENTS[0]
+    for extent in EXTENTS:
+        (piece,) = _pieces(slots, 1, 1, seed, preprocess, dims, extent)
+        try:
+            run(piece.inputs)
+        except Exception:  # whatever the runtime raises means that it does not take these inputs
+            continue
+        return extent
+    return EXTENTS[0]
+
+
+def _pieces(
+    slots: Sequence[Slot],
+    samples: int,
+    batch: int,
+    seed: int,
+    preprocess: Preprocess | None,
+    dims: Mapping[str, int],
+    extent: int,
+) -> list[Piece]:
     fixed = next((slot.fixed for slot in slots if slot.fixed is not None), None)
     size = fixed or min(batch, samples)
     specs = [slot.spec for slot in slots]
     known = {name: number for name, number in dims.items() if any(name in map(str, spec.dims) for spec in specs)}
     side = SIDE if preprocess is None or preprocess.size is None else preprocess.size[0]
-    shapes = input_shapes(specs, known, EXTENT, size, side)
+    shapes = input_shapes(specs, known, extent, size, side)
     whole = [replace(spec, dims=shapes[spec.name]) for spec in specs]
     generator = np.random.default_rng(seed)
     pieces = []
