@@ -9,6 +9,7 @@ from graphprune.passes.depth import Depth
 from graphprune.passes.eliminate_dead_nodes import EliminateDeadNodes
 from graphprune.passes.interop import AsIrPass, FromIrPass
 from graphprune.passes.lossless import Lossless
+from graphprune.passes.merge import Merge
 from graphprune.passes.merge_clones import MergeClones
 from graphprune.passes.movement_to_gather import MovementToGather
 from graphprune.passes.pipeline import format_pipeline, make_pass, parse_pipeline
@@ -26,6 +27,7 @@ __all__ = [
     "EliminateDeadNodes",
     "FromIrPass",
     "Lossless",
+    "Merge",
     "MergeClones",
     "MovementToGather",
     "Pass",

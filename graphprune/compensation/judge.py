@@ -1,0 +1,64 @@
+"""Whether a model is nearer to the dense one with new weights than with its own, on inputs that stand for real ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.calibration.fidelity import fidelity
+from graphprune.calibration.observe import Calibration
+from graphprune.frontends.program import Host
+from graphprune.frontends.weight_access import get_weight, set_weight
+
+__all__ = ["Judge", "put"]
+
+
+class Judge:
+    """Measures how far a model is from the dense one: KL divergence of classes, else the relative error of outputs."""
+
+    def __init__(self, dense: Host, feeds: Sequence[Any]) -> None:
+        self._feeds = list(feeds)
+        self._dense = _Recorded(list(Calibration(dense, self._feeds).outputs()))
+
+    def distance(self, slim: Host) -> float:
+        """The distance, infinite where an output is no number."""
+        found = fidelity(self._dense, Calibration(slim, self._feeds))
+        figure = found.kl if found.kl is not None else found.relative_error
+        return math.inf if figure is None or not math.isfinite(figure) else figure
+
+    def keep_better(self, slim: Host, weights: Mapping[str, npt.NDArray[Any]]) -> tuple[float, float]:
+        """Put new weights into ``slim`` unless that leads away from the dense model; the distances without and with."""
+        before = self.distance(slim)
+        old = put(slim, weights)
+        after = self.distance(slim)
+        if not after < before:
+            put(slim, old)
+        return before, after
+
+
+class _Recorded:
+    """Outputs that were computed once."""
+
+    def __init__(self, batches: list[list[npt.NDArray[Any]]]) -> None:
+        self._batches = batches
+
+    def outputs(self) -> Any:
+        """What was recorded."""
+        return iter(self._batches)
+
+
+def put(host: Host, weights: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.floating[Any]]]:
+    """Replace weights, and return the ones that were there."""
+    old = {name: get_weight(host, name) for name in weights}
+    try:
+        for name, array in weights.items():
+            set_weight(host, name, array)
+    except Exception:
+        for name, array in old.items():
+            set_weight(host, name, array)
+        raise
+    return old
