@@ -26,7 +26,7 @@ __all__ = ["Filters", "Matrix", "filters", "places"]
 
 Matrix = npt.NDArray[np.floating[Any]]
 
-_DOUBLE = 1 << 22  # elements of a matrix up to which there is time for float64
+_DOUBLE = 1 << 20  # elements of a matrix up to which float64 costs no time worth saving
 
 
 @dataclass(frozen=True, slots=True)

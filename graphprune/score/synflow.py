@@ -172,7 +172,7 @@ def _diagonal(matrix: Callable[[], Matrix]) -> Numbers:
 def _weights(layer: Filters, evidence: Evidence) -> Matrix:
     """Absolute weights, summed over the kernel: ``(groups, outputs, inputs)``."""
     weight = evidence.array(layer.weight)
-    matrix = layer.matrix(np.abs(weight.astype(np.float64 if weight.size <= 1 << 22 else np.float32)))
+    matrix = layer.matrix(np.abs(weight.astype(np.float64 if weight.size <= 1 << 20 else np.float32)))
     groups, outputs, _ = matrix.shape
     inputs = int(layer.inputs.size) // groups  # type: ignore[arg-type]
     summed: Matrix = np.abs(matrix).reshape(groups, outputs, inputs, -1).sum(-1)
