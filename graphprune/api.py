@@ -19,6 +19,7 @@ from graphprune import passes
 from graphprune.choose import MAX_RATIO
 from graphprune.clock import Clock, Progress
 from graphprune.cost import CostModel
+from graphprune.curves import Curves
 from graphprune.errors import GraphpruneError, UsageError, VerificationError
 from graphprune.frontends.atomic import write_text
 from graphprune.frontends.onnx_data import check_finite
@@ -78,6 +79,7 @@ def prune(
     scope: Literal["auto", "local", "global"] = "auto",
     normalize: str = "max",
     max_ratio: float = MAX_RATIO,
+    curves: PathLike | Curves | None = None,
     round_to: int | None = None,
     exclude: str | Sequence[str] = (),
     per_group: Mapping[str, float] | None = None,
@@ -120,6 +122,8 @@ def prune(
             ``none``; ``macs`` or ``memory`` divide them by what a position costs, and with ``class`` only groups of one
             kind compete; joined by ``/``, as in ``max/macs`` (:mod:`graphprune.score.normalize`).
         max_ratio: the share that a group loses at most where groups compete.
+        curves: sensitivity curves (:func:`graphprune.sensitivity`), or a file of them: how much of each group goes is
+            then what loses least by them within the budget; the criterion orders the positions of a group.
         round_to: kept widths are multiples of this.
         exclude: patterns of tensors, operators or groups that are left alone.
         per_group: pattern -> ratio of the groups that it matches.
@@ -157,6 +161,7 @@ def prune(
         scope=scope,
         normalize=normalize,
         max_ratio=max_ratio,
+        curves=str(curves) if isinstance(curves, os.PathLike) else curves,
         round_to=1 if round_to is None else round_to,
         min_width=1 if min_width is None else min_width,
         exclude=_texts(exclude),

@@ -67,8 +67,9 @@ class Constraints:
     ``scope``: ``local``, ``global``, or ``auto``: local for a ratio, global for targets.
     ``round_to``: kept widths of groups larger than it are multiples of it. ``min_width``: positions that every group
     keeps at least. ``exclude``: patterns of groups left alone. ``ratios``: pattern -> share to remove of these groups,
-    whatever the budget; later patterns override earlier ones. ``units``: only groups of these roles are cut (all, if
-    empty), each with a ratio of its own, which the ratio of a pattern overrides, and bounds of its own.
+    whatever the budget; later patterns override earlier ones, and ``shares``, the same by leaf, all of them.
+    ``units``: only groups of these roles are cut (all, if empty), each with a ratio of its own, which the ratio of a
+    pattern overrides, and bounds of its own.
     ``normalizer``: how scores of different groups are brought to scale (:mod:`graphprune.score.normalize`).
     ``max_ratio``: the share that a group loses at most where a ranking decides, that is under scope ``global`` or a
     target; a group that is asked for by a ratio of its own is taken at its word.
@@ -79,6 +80,7 @@ class Constraints:
     min_width: int = 1
     exclude: Sequence[str] = ()
     ratios: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[Leaf, float] = field(default_factory=dict)
     units: Mapping[str, Unit] = field(default_factory=dict)
     normalizer: str = "max"
     max_ratio: float = MAX_RATIO
@@ -239,9 +241,10 @@ class _Choice:
 
     def _ratios(self) -> dict[Leaf, float]:
         if not self.constraints.ratios:
-            return {}
+            return dict(self.constraints.shares)
         names = Names(self.structure)
-        return {leaf: ratio for pattern, ratio in self.constraints.ratios.items() for leaf in names.match(pattern)}
+        found = {leaf: ratio for pattern, ratio in self.constraints.ratios.items() for leaf in names.match(pattern)}
+        return found | dict(self.constraints.shares)
 
     def _least(self, size: int, ratio: float | None, asked: Unit) -> int:
         ranked = ratio is None and (self.scope == "global" or self.budget.ratio is None)

@@ -1,6 +1,6 @@
 """Sensitivity curves: what a network loses where so much of a group goes, as it was measured.
 
-They are stored as JSON; :func:`graphprune.sensitivity.sensitivity` measures them, and an allocation
+They are stored as JSON; :func:`graphprune.measuring.sensitivity` measures them, and an allocation
 (:mod:`graphprune.allocate`) is made by them.
 """
 
@@ -62,16 +62,21 @@ class Curves:
         return None
 
     def check(self, structure: Structure) -> None:
-        """Refuse curves of another network.
+        """Refuse curves of another network, and those whose measurement was interrupted.
 
         Raises:
-            UsageError: its groups are others.
+            UsageError: they are.
         """
+        if not self.about.get("complete", True):
+            raise UsageError("these curves are not complete: run the same `graphprune sensitivity` again to go on")
         if self.mark != structure_mark(structure):
             raise UsageError(
                 "these curves were measured on a network with other groups: measure them anew with "
                 "`graphprune sensitivity`, on the model as it is pruned"
             )
+
+    def __str__(self) -> str:
+        return f"{len(self.curves)} curves of {self.mark[:12]}"
 
     def to_json(self) -> str:
         """Return the text of the file."""
@@ -81,6 +86,11 @@ class Curves:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all."""
         write_text(self.to_json(), path)
+
+    @classmethod
+    def of_source(cls, source: str | os.PathLike[str] | Curves) -> Curves:
+        """Curves, or what a file of that name holds."""
+        return source if isinstance(source, Curves) else cls.load(source)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Curves:

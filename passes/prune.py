@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from graphprune.budget import Budget, parse_amount
 from graphprune.choose import MAX_RATIO, Constraints, choose
 from graphprune.cost import CostModel
+from graphprune.curves import Curves
 from graphprune.errors import TargetError, UsageError
 from graphprune.frontends.program import Host, program_of
 from graphprune.passes.base import Context, Decision, Pass, Report, register
@@ -30,9 +31,10 @@ class Prune(Pass):
     alive at once) are what to keep instead, as ``50%`` or ``2.0G``. With ``scope`` local each group loses the same
     share, with global groups compete; auto is local for a ratio and global for a target. ``normalize`` says how the
     scores of groups that compete are made comparable (:mod:`graphprune.score.normalize`), ``max_ratio`` what a group
-    loses at most by competing. ``group`` holds ``pattern=ratio`` pairs, each another ratio for the groups it matches.
-    ``units`` names the roles whose groups are cut, ``head`` or ``head=0.25`` or ``ffn=0.5:min=64``, each with a ratio
-    and bounds of its own.
+    loses at most by competing; with measured ``curves`` (or a file of them) these say how much of each group goes,
+    instead of the scores (:mod:`graphprune.curves`). ``group`` holds ``pattern=ratio`` pairs, each another ratio for
+    the groups it matches. ``units`` names the roles whose groups are cut, ``head`` or ``head=0.25`` or
+    ``ffn=0.5:min=64``, each with a ratio and bounds of its own.
     """
 
     ratio: float | None = None
@@ -48,6 +50,7 @@ class Prune(Pass):
     min_width: int = 1
     exclude: tuple[str, ...] = ()
     group: tuple[str, ...] = ()
+    curves: str | Curves | None = None
     units: tuple[str, ...] = ()
     seed: int = 0
 
@@ -63,6 +66,7 @@ class Prune(Pass):
         """
         clock, program = context.clock, program_of(model)
         budget, constraints = self._budget(), self._constraints()
+        curves = None if self.curves is None else Curves.of_source(self.curves)
         judge = criterion(self.criterion, self.seed)
         with clock("analyse"):
             structure = program.read()
@@ -70,7 +74,7 @@ class Prune(Pass):
         with clock("score"):
             scores = judge.score(Evidence(structure, program.weights()))
         with clock("choose"):
-            selection = choose(structure, scores, budget, constraints, cost)
+            selection = choose(structure, scores, budget, constraints, cost, curves)
         groups = sum(selection.cuts(group.leaf) for group in structure.groups)
         if not groups and (self.ratio is None or self.ratio > 0):
             raise TargetError(_too_little(structure, budget))

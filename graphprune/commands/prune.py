@@ -93,6 +93,15 @@ def command(
             rich_help_panel=CHOICE,
         ),
     ] = "max",
+    curves: Annotated[
+        Path | None,
+        typer.Option(
+            "--curves",
+            metavar="FILE",
+            help="How much of each group goes is what loses least by these curves (see graphprune sensitivity).",
+            rich_help_panel=CHOICE,
+        ),
+    ] = None,
     max_ratio: Annotated[
         str | None,
         typer.Option(
@@ -188,6 +197,7 @@ def command(
             criterion=criterion,
             scope=scope.value,
             normalize=normalize,
+            curves=curves,
             max_ratio=MAX_RATIO if max_ratio is None else parse_share(max_ratio, "--max-ratio"),
             round_to=round_to,
             exclude=tuple(exclude or ()),
