@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphprune.api import apply, inspect, prune, verify
     from graphprune.api import load_module as load
+    from graphprune.curves import Curves
     from graphprune.errors import GraphpruneError, ModelError, TargetError, UsageError, VerificationError
+    from graphprune.measuring import sensitivity
     from graphprune.plan import Plan
     from graphprune.proof import Verification
     from graphprune.result import Inspection, PruneResult
     from graphprune.version import __version__
 
 __all__ = [
+    "Curves",
     "GraphpruneError",
     "Inspection",
     "ModelError",
@@ -35,17 +38,20 @@ __all__ = [
     "inspect",
     "load",
     "prune",
+    "sensitivity",
     "verify",
 ]
 
 _HOMES = {
     **dict.fromkeys(("apply", "inspect", "load", "prune", "verify"), "api"),
     **dict.fromkeys(("GraphpruneError", "ModelError", "TargetError", "UsageError", "VerificationError"), "errors"),
+    "Curves": "curves",
     "Plan": "plan",
     "Inspection": "result",
     "PruneResult": "result",
     "Verification": "proof",
     "__version__": "version",
+    "sensitivity": "measuring",
 }
 
 _CALLED = {"load": "load_module"}

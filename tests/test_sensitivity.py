@@ -10,11 +10,12 @@ import pytest
 from analysed import analyse
 
 import graphprune
+from graphprune import sensitivity
 from graphprune.calibration.observe import Calibration
 from graphprune.cli import main
 from graphprune.curves import Curves
 from graphprune.errors import TargetError, UsageError
-from graphprune.measuring import bundles, sensitivity
+from graphprune.measuring import bundles
 from graphprune.models import reference
 from graphprune.models.reference.builder import GraphBuilder
 
