@@ -22,7 +22,7 @@ from graphprune.rules.call import Call
 from graphprune.rules.windows import numbers
 from graphprune.structure import Structure
 
-__all__ = ["Array", "Form", "Indices", "Layer", "layers"]
+__all__ = ["Array", "Form", "Indices", "Layer", "destinations", "layers"]
 
 Array: TypeAlias = npt.NDArray[Any]
 Indices: TypeAlias = npt.NDArray[np.intp]
@@ -101,6 +101,20 @@ def layers(structure: Structure) -> list[Layer]:
         layer = make(call, structure) if make is not None and call.results else None
         if layer is not None:
             found.append(layer if layer.bias is not None else _with_bias(layer, adders.get(layer.y), structure))
+    return found
+
+
+def destinations(structure: Structure) -> dict[str, str]:
+    """For results that nothing reads but a sum of two activations of one shape: the sum, a residual stream mostly."""
+    readers = Counter(operand.name for call in structure.calls for operand in call.operands if operand is not None)
+    found: dict[str, str] = {}
+    for call in structure.calls:
+        operands = [operand for operand in call.operands[:2] if operand is not None]
+        if call.op not in _ADD or len(operands) != 2 or any(one.name in structure.parameters for one in operands):
+            continue
+        a, b = (structure.tensors.get(operand.name) or () for operand in operands)
+        if [axis.size for axis in a] == [axis.size for axis in b]:
+            found.update((one.name, call.results[0]) for one in operands if readers[one.name] == 1)
     return found
 
 

@@ -59,7 +59,8 @@ class Context:
 
     ``reports`` holds each pass's report in the order they ran;
     ``data`` holds what one pass leaves for a later one, under the leaving pass's name; ``decisions`` are the cuts so
-    far; ``dims`` are numbers for symbolic dimensions by name; ``clock`` times the stages.
+    far; ``dims`` are numbers for symbolic dimensions by name; ``clock`` times the stages;
+    ``notes`` are sentences for the user that belong to no pass.
     """
 
     reports: list[tuple[str, Report]] = field(default_factory=list)
@@ -67,6 +68,7 @@ class Context:
     decisions: list[Decision] = field(default_factory=list)
     dims: Mapping[str, int] | None = None
     clock: Clock = field(default_factory=Clock)
+    notes: list[str] = field(default_factory=list)
 
     def ran(self, name: str) -> bool:
         """Return whether the pass called ``name`` has run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from graphprune.budget import Budget, parse_amount
 from graphprune.choose import MAX_RATIO, Constraints, choose
@@ -12,7 +12,9 @@ from graphprune.curves import Curves
 from graphprune.errors import TargetError, UsageError
 from graphprune.frontends.program import Host, program_of
 from graphprune.passes.base import Context, Decision, Pass, Report, register
-from graphprune.score import Evidence, criterion
+from graphprune.passes.gather import evidence_for
+from graphprune.score import criterion
+from graphprune.score.base import FUNCTION
 from graphprune.selection import Selection
 from graphprune.structure import Structure
 from graphprune.units import parse_units
@@ -34,7 +36,8 @@ class Prune(Pass):
     loses at most by competing; with measured ``curves`` (or a file of them) these say how much of each group goes,
     instead of the scores (:mod:`graphprune.curves`). ``group`` holds ``pattern=ratio`` pairs, each another ratio for
     the groups it matches. ``units`` names the roles whose groups are cut, ``head`` or ``head=0.25`` or
-    ``ffn=0.5:min=64``, each with a ratio and bounds of its own.
+    ``ffn=0.5:min=64``, each with a ratio and bounds of its own. ``criterion`` ``function`` is the one in
+    ``context.data["criterion"]``.
     """
 
     ratio: float | None = None
@@ -67,12 +70,13 @@ class Prune(Pass):
         clock, program = context.clock, program_of(model)
         budget, constraints = self._budget(), self._constraints()
         curves = None if self.curves is None else Curves.of_source(self.curves)
-        judge = criterion(self.criterion, self.seed)
+        own: Any = context.data.get("criterion") if self.criterion == FUNCTION else None
+        judge = criterion(self.criterion if own is None else own, self.seed)
         with clock("analyse"):
             structure = program.read()
             cost = CostModel(structure, program.sizes(context.dims))
         with clock("score"):
-            scores = judge.score(Evidence(structure, program.weights()))
+            scores = judge.score(evidence_for(judge, model, structure, context, self.seed))
         with clock("choose"):
             selection = choose(structure, scores, budget, constraints, cost, curves)
         groups = sum(selection.cuts(group.leaf) for group in structure.groups)

@@ -1,4 +1,4 @@
-"""New weights for what a cut left, found from forward runs alone: each layer gives again what it gave before the cut."""
+"""New weights for what a cut left, found from forward runs alone: layers give again what they gave before the cut."""
 
 from __future__ import annotations
 

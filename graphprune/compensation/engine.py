@@ -142,7 +142,8 @@ class _Walk:
         seen: list[Moments] = []
         unseen: list[Moments] = []
         for pair, (dense, slim) in zip(problem, values, strict=True):
-            own, other = self._moments(pair, matrix, dense, slim, single)
+            offset = seen[0].offset if pooled and seen else None
+            own, other = self._moments(pair, matrix, dense, slim, single, offset)
             if pooled and seen:
                 seen[0], unseen[0] = seen[0].plus(own), unseen[0].plus(other)
             else:
@@ -161,10 +162,10 @@ class _Walk:
         self.outcome.changed += 1
         set_weight(self.slim, first.slim.weight, first.slim.form.weight(matrix + change.matrix, weight))
         if change.biases:
-            self._shift([problem[0]] if pooled else problem, change)
+            self._shift([problem[0]] if pooled else problem, change.absolute(seen))
 
-    def _shift(self, problem: Sequence[Pair], change: Change) -> None:
-        for pair, constant in zip(problem, change.biases, strict=True):
+    def _shift(self, problem: Sequence[Pair], constants: Sequence[Array]) -> None:
+        for pair, constant in zip(problem, constants, strict=True):
             assert pair.bias is not None
             old = get_weight(self.slim, pair.bias)
             sign = 1.0 if pair.slim.bias is not None else -1.0
@@ -187,12 +188,19 @@ class _Walk:
         return least_squares(every, ridge, bias), left
 
     def _moments(
-        self, pair: Pair, matrix: Array, dense: list[Values], slim: list[Values], single: bool
+        self,
+        pair: Pair,
+        matrix: Array,
+        dense: list[Values],
+        slim: list[Values],
+        single: bool,
+        offset: Array | None,
     ) -> tuple[Moments, Moments]:
         """Sums over the batches to compute from, and over those held out."""
         form = pair.slim.form
         groups, outputs, features = matrix.shape
-        seen, unseen = Moments(groups, features, outputs), Moments(groups, features, outputs)
+        single_matrix = matrix.transpose(0, 2, 1).astype(np.float32)
+        sums: list[Moments] = []
         constant = 0.0 if pair.slim.bias is None else get_weight(self.slim, pair.slim.bias).reshape(groups, outputs)
         most = min(self.options.rows, max(3 * features, int(MOST / (groups * features * features))))
         for number, (wanted, given) in enumerate(zip(dense, slim, strict=True)):
@@ -201,15 +209,19 @@ class _Walk:
             some = min(count, max(1, most // len(slim)))
             index = np.sort(self.generator.choice(count, some, replace=False)) if some < count else np.arange(count)
             rows, targets = form.rows(x, y, index), form.targets(y, index)
-            made = np.matmul(rows.transpose(1, 0, 2), matrix.transpose(0, 2, 1)).transpose(1, 0, 2) + constant
+            if not sums:  # without a bias the rows count as they are
+                if offset is None:
+                    offset = rows.mean(0) if pair.bias is not None else np.zeros((groups, features), np.float32)
+                sums = [Moments(groups, features, outputs, offset) for _ in range(2)]
+            made = np.matmul(rows.transpose(1, 0, 2), single_matrix).transpose(1, 0, 2) + constant
             error = targets - made
             if len(slim) == 1:  # one batch: every fifth row is held out
                 out = np.arange(len(rows)) % 5 == 4
-                seen.add(rows[~out], error[~out], targets[~out])
-                unseen.add(rows[out], error[out], targets[out])
+                sums[0].add(rows[~out], error[~out], targets[~out])
+                sums[1].add(rows[out], error[out], targets[out])
             else:
-                (unseen if number in self.held else seen).add(rows, error, targets)
-        return seen, unseen
+                sums[number in self.held].add(rows, error, targets)
+        return sums[0], sums[1]
 
     def _target(self, pair: Pair, dense: Values, slim: Values, single: bool) -> Array:
         """What the layer is to give: the dense result, and what is missing in the stream that it is added to."""

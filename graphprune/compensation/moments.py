@@ -8,7 +8,8 @@ With ``x`` the rows that enter a slim layer (features of the kept inputs), ``t``
 least squares towards the cut weight rather than towards zero: directions that the data do not show keep what they had.
 Where ``x`` are the dense activations this is the optimal brain surgeon's update (Hassibi and Stork 1993), for layers
 that of He et al. 2017 (https://arxiv.org/abs/1707.06168); with the slim ones it also takes back errors of the layers
-before. All sums are float64. The ridge is a multiple of the mean variance of the features; which one is decided on data
+before. Rows are taken relative to an ``offset``, about their mean, so that products in single precision lose nothing;
+sums are float64. The ridge is a multiple of the mean variance of the features; which one is decided on data
 that the sums did not see.
 """
 
@@ -31,11 +32,12 @@ RIDGES = (1e-5, 1e-3, 1e-2, 1e-1, 1.0)
 
 @dataclass
 class Moments:
-    """Sums over rows for ``groups`` of ``features`` inputs and ``outputs``: of ``z z'`` and ``e z'`` with z = (x, 1)."""
+    """Sums over rows of ``z z'`` and ``e z'`` with ``z = (x - offset, 1)``; the offset is ``(groups, features)``."""
 
     groups: int
     features: int
     outputs: int
+    offset: Array
     rows: int = 0
     missing: float = 0.0
     wanted: float = 0.0
@@ -48,17 +50,19 @@ class Moments:
 
     def add(self, x: Array, e: Array, t: Array) -> None:
         """Take in rows ``(n, groups, features)``, what is missing ``(n, groups, outputs)``, and the wanted results."""
-        wide = np.concatenate([x, np.ones((*x.shape[:2], 1), x.dtype)], 2).transpose(1, 2, 0).astype(np.float64)
-        error = e.transpose(1, 2, 0).astype(np.float64)
-        self.inputs += wide @ wide.transpose(0, 2, 1)
-        self.cross += error @ wide.transpose(0, 2, 1)
+        moved = (x - self.offset).astype(np.float32)
+        wide = np.concatenate([moved, np.ones((*x.shape[:2], 1), np.float32)], 2).transpose(1, 2, 0)
+        error = e.astype(np.float32).transpose(1, 2, 0)
+        across = np.ascontiguousarray(wide).transpose(0, 2, 1)
+        self.inputs += wide @ across
+        self.cross += error @ across
         self.rows += len(x)
-        self.missing += float(np.square(error).sum())
-        self.wanted += float(np.square(t - t.mean(0)).sum())
+        self.missing += float(np.square(error, dtype=np.float64).sum())
+        self.wanted += float(np.square(t - t.mean(0), dtype=np.float64).sum())
 
     def plus(self, other: Moments) -> Moments:
         """The sums over both."""
-        joined = Moments(self.groups, self.features, self.outputs, self.rows + other.rows)
+        joined = Moments(self.groups, self.features, self.outputs, self.offset, self.rows + other.rows)
         joined.missing, joined.wanted = self.missing + other.missing, self.wanted + other.wanted
         joined.inputs, joined.cross = self.inputs + other.inputs, self.cross + other.cross
         return joined
@@ -66,10 +70,20 @@ class Moments:
 
 @dataclass(frozen=True)
 class Change:
-    """What is added to a layer's matrix, ``(groups, outputs, features)``, and to each call's bias."""
+    """What is added to a layer's matrix, ``(groups, outputs, features)``, and to each call's bias.
+
+    Biases are those for rows relative to the offset; :meth:`absolute` gives them for the rows themselves.
+    """
 
     matrix: Array
     biases: tuple[Array, ...]
+
+    def absolute(self, moments: Sequence[Moments]) -> tuple[Array, ...]:
+        """What is added to the biases of a layer that reads rows as they are."""
+        return tuple(
+            bias - np.einsum("gof,gf->go", self.matrix, own.offset)
+            for bias, own in zip(self.biases, moments, strict=True)
+        )
 
 
 def least_squares(moments: Sequence[Moments], ridge: float, bias: bool) -> Change:

@@ -35,6 +35,7 @@ from graphprune.score.normalize import NORMALIZERS, normalize
 from graphprune.score.obd import Obd
 from graphprune.score.random_score import Random
 from graphprune.score.reduction import Reduction
+from graphprune.score.second_order import SecondOrder
 from graphprune.score.similarity import Similarity
 from graphprune.score.snip import Snip
 from graphprune.score.synflow import SynFlow
@@ -69,6 +70,7 @@ __all__ = [
     "Random",
     "Reduction",
     "Scores",
+    "SecondOrder",
     "Similarity",
     "Snip",
     "SynFlow",
