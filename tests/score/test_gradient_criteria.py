@@ -335,6 +335,38 @@ def test_samples_are_told_apart_in_a_dynamic_batch() -> None:
             np.testing.assert_allclose(one, two, rtol=2e-3, atol=1e-8, err_msg=name)
 
 
+class Distances(nn.Module):
+    """An operator that has no second derivative in the middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 3), nn.Linear(4, 2)
+        self.register_buffer("anchors", torch.randn(4, 3))
+
+    def forward(self, x: Any) -> Any:
+        return self.second(torch.cdist(self.first(x), self.anchors))
+
+
+def test_where_there_is_no_second_derivative_gradients_are_subtracted() -> None:
+    torch.manual_seed(8)
+    module, x = Distances(), torch.randn(6, 2)
+    gradients = Gradients(capture(module, (x,)), [(x,)], [torch.zeros(6, 2)], squares)
+    vector = {name: torch.randn_like(weight) for name, weight in gradients.parameters.items()}
+    assert gradients._product(0, vector) is None
+    (found,) = gradients.products(lambda _: vector)
+    sides = []
+    for sign in (1, -1):
+        moved = copy.deepcopy(module).double()
+        with torch.no_grad():
+            for name, parameter in moved.named_parameters():
+                parameter += sign * 1e-4 * vector[name]
+            sides.append(moved(x.double()))
+    # by the bias of the last layer the loss has the derivative E y
+    expected = ((sides[0] - sides[1]) / 2e-4).mean(0)
+    torch.testing.assert_close(found["second.bias"].double(), expected, rtol=1e-2, atol=1e-3)
+    assert float(expected.abs().max()) > 0.1
+
+
 def test_labels_of_each_token_and_losses_of_each_sample() -> None:
     torch.manual_seed(7)
     module = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 5))
