@@ -14,6 +14,7 @@ from graphprune.passes.merge_clones import MergeClones
 from graphprune.passes.movement_to_gather import MovementToGather
 from graphprune.passes.pipeline import format_pipeline, make_pass, parse_pipeline
 from graphprune.passes.prune import Prune
+from graphprune.passes.recalibrate import Recalibrate
 from graphprune.passes.set_training import SetTraining
 from graphprune.passes.verify import Verify
 
@@ -32,6 +33,7 @@ __all__ = [
     "MovementToGather",
     "Pass",
     "Prune",
+    "Recalibrate",
     "Report",
     "SetTraining",
     "Verify",

@@ -11,10 +11,13 @@ import numpy.typing as npt
 
 from graphprune.rules.call import Call
 
-__all__ = ["Function", "function_of", "named"]
+__all__ = ["NORMS", "Function", "function_of", "named"]
 
 Values: TypeAlias = npt.NDArray[np.float64]
 Function: TypeAlias = Callable[[Values], Values]
+
+NORMS = ("batchnormalization", "batchnorm", "nativebatchnormlegitnotraining", "batchnormnoupdate")
+"""Batch normalisations, as :func:`named` calls them."""
 
 
 def named(call: Call) -> str:

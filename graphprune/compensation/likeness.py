@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.axes import Axis, Concat, Product
-from graphprune.compensation.functions import Function, function_of, named
+from graphprune.compensation.functions import NORMS, Function, function_of, named
 from graphprune.frontends.program import Host
 from graphprune.frontends.weight_access import get_weight, is_editable
 from graphprune.layers import Layer, layers
@@ -132,7 +132,7 @@ class Likeness:
         carriers = self._carriers(call, axis)
         if any(self.structure.share(mix.axis, [axis]) for mix in call.mixes):
             raise Blocked(f"{call.op} mixes positions")
-        if name in _NORMS:
+        if name in NORMS:
             return self._normalised(call, carriers)
         if name in _SUMS:
             return self._sum(call, axis, dim, -1.0 if name == "sub" else 1.0)
@@ -163,7 +163,7 @@ class Likeness:
         return found
 
     def _carried(self, operand: Operand, dim: int, axis: Axis) -> Moments:
-        """Moments of an operand's positions as those of a result's ``axis``, which they may be a factor or a part of."""
+        """Moments of an operand's positions as those of ``axis``, of which they may be a factor or a part."""
         space, own = self.structure.space, self._axis(operand.name, dim)
         moments = self._get(operand.name, dim)
         if own is axis:
@@ -311,7 +311,6 @@ class Likeness:
 
 
 _JOINS = ("concat", "cat", "concatenate")
-_NORMS = ("batchnormalization", "batchnorm", "nativebatchnormlegitnotraining")
 _SUMS = ("add", "sub", "sum")
 _PRODUCTS = ("mul", "div", "multiply", "divide")
 
