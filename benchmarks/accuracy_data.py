@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BUILD", "Images", "cached", "cifar", "cifar_training", "corpus", "imagenet"]
+__all__ = ["BUILD", "MEAN", "STD", "Images", "cached", "cifar", "cifar_training", "corpus", "imagenet"]
 
 Array = npt.NDArray[Any]
 BUILD = Path(__file__).parent.parent / "build" / "accuracy"

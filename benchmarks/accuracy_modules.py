@@ -9,7 +9,7 @@ from accuracy_data import corpus
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["MobileNetV1", "MobileNetV2", "ResNet", "module", "plain_state"]
+__all__ = ["MobileNetV1", "MobileNetV2", "ResNet", "module", "plain_state", "vgg16"]
 
 
 class Block(nn.Module):
@@ -119,6 +119,18 @@ class MobileNetV2(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits (batch, 1000) of images (batch, 3, 224, 224)."""
         return self.classifier(self.features(x).mean((2, 3)))
+
+
+def vgg16() -> nn.Module:
+    """Return an untrained VGG-16 with normalisations for images of 32 pixels, with one linear layer at the end."""
+    layers: list[nn.Module] = []
+    inputs = 3
+    for widths in ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)):
+        for outputs in widths:
+            layers += [nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+            inputs = outputs
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512, 10))
 
 
 def plain_state(file: str) -> dict[str, torch.Tensor]:

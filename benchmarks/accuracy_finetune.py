@@ -1,0 +1,219 @@
+"""Fine-tuning after pruning, beside the dense network with the same schedule; on a GPU where there is one.
+
+Three trainings of one schedule on the 50,000 JPEG training images of CIFAR-10, evaluated on the JPEG test images:
+
+1. *adapt*: the trained network of the corpus (or, for ``vgg16``, one trained here from nothing) gets used to JPEG.
+2. *control*: the adapted network goes on with the same schedule once more: what training alone brings.
+3. *pruned*: the adapted network is pruned, then trained with that schedule.
+
+Each leaves a checkpoint after every epoch and goes on from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accuracy_data import BUILD, MEAN, STD, Images, cifar, cifar_training
+from accuracy_modules import module as trained
+from accuracy_modules import vgg16
+from torch import nn
+from torch.nn import functional
+
+Row = dict[str, Any]
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--network", choices=["resnet20", "resnet56", "vgg16"], default="resnet56")
+    parser.add_argument("--keep", type=float, default=100 / 2.1, help="per cent of the multiply-accumulates")
+    parser.add_argument("--options", type=json.loads, default={}, help="further arguments of graphprune.prune, as JSON")
+    parser.add_argument("--calibrate", action="store_true", help="give the 1,024 calibration images to prune")
+    parser.add_argument("--stage", action="append", choices=["adapt", "control", "pruned"], help="only these")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--first-epochs", type=int, help="of the first training, where it is another number")
+    parser.add_argument("--rate", type=float, default=0.05, help="highest learning rate; it rises and falls linearly")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--limit", type=int, help="use this many training images only")
+    parser.add_argument("--test", type=int, help="use this many test images only")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=BUILD / "finetune", help="where checkpoints are")
+    parser.add_argument("--results", type=Path, default=BUILD / "accuracy.jsonl")
+    return parser.parse_args(argv)
+
+
+class Feeder:
+    """Images on the device, cut and mirrored at random: each is moved by up to four pixels."""
+
+    def __init__(self, images: Images, device: torch.device) -> None:
+        self.pixels = torch.from_numpy(np.ascontiguousarray(images.pixels)).to(device).permute(0, 3, 1, 2).contiguous()
+        self.labels = torch.from_numpy(np.ascontiguousarray(images.labels)).to(device)
+        self.mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1) * 255
+        self.scale = 1 / (torch.tensor(STD, device=device).view(1, 3, 1, 1) * 255)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def plain(self, which: slice) -> torch.Tensor:
+        """Images as they are, normalised."""
+        return (self.pixels[which].float() - self.mean) * self.scale
+
+    def varied(self, which: torch.Tensor) -> torch.Tensor:
+        """Images at random offsets, every other one mirrored."""
+        images = functional.pad((self.pixels[which].float() - self.mean) * self.scale, (4, 4, 4, 4))
+        count, device = len(which), images.device
+        offsets = torch.randint(0, 9, (2, count, 1), device=device)
+        rows, columns = offsets + torch.arange(32, device=device)
+        mirrored = torch.rand(count, 1, device=device) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+        each = torch.arange(count, device=device)[:, None, None]
+        picked = images.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None]]
+        return picked.permute(0, 3, 1, 2)
+
+
+def accuracy(network: nn.Module, test: Feeder) -> float:
+    """The share of test images whose class is right."""
+    network.eval()
+    right = 0
+    with torch.no_grad():
+        for start in range(0, len(test), 1000):
+            part = slice(start, start + 1000)
+            right += int((network(test.plain(part)).argmax(1) == test.labels[part]).sum())
+    return right / len(test)
+
+
+def trained_for(
+    network: nn.Module, epochs: int, data: Feeder, test: Feeder, options: argparse.Namespace, path: Path
+) -> list[float]:
+    """Train, going on from the checkpoint ``path``; return the accuracies after each epoch."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=options.rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    curve: list[float] = []
+    if path.exists():
+        stored = torch.load(path, map_location=data.labels.device, weights_only=True)
+        network.load_state_dict(stored["network"])
+        optimizer.load_state_dict(stored["optimizer"])
+        curve = stored["curve"]
+    steps = math.ceil(len(data) / options.batch)
+    half = data.labels.device.type == "cuda"
+    for epoch in range(len(curve), epochs):
+        torch.manual_seed(options.seed * 1000 + epoch)
+        start = time.perf_counter()
+        order = torch.randperm(len(data), device=data.labels.device)
+        network.train()
+        for step in range(steps):
+            done = (epoch * steps + step) / (epochs * steps)
+            for group in optimizer.param_groups:
+                group["lr"] = options.rate * min(done / 0.15, (1 - done) / 0.85)
+            which = order[step * options.batch : (step + 1) * options.batch]
+            with torch.autocast("cuda", torch.bfloat16, enabled=half):
+                loss = functional.cross_entropy(network(data.varied(which)), data.labels[which], label_smoothing=0.1)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        curve.append(accuracy(network, test))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".new")
+        torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "curve": curve}, beside)
+        beside.replace(path)
+        seconds = time.perf_counter() - start
+        print(f"{path.stem} {epoch + 1}/{epochs}: {100 * curve[-1]:.2f} %, {seconds:.1f} s", flush=True)
+    return curve
+
+
+def slim(dense: nn.Module, options: argparse.Namespace) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Prune a module on the processor; return what trains, and what pruning said."""
+    import graphprune
+
+    known, _ = cifar(options.seed, 1024)
+    images = [torch.from_numpy(batch) for batch in known.batches(128)]
+    arguments = dict(options.options)
+    if options.calibrate:
+        arguments["calibration"] = [(batch,) for batch in images]
+    start = time.perf_counter()
+    result = graphprune.prune(
+        dense.cpu().eval(),
+        (images[0][:2],),
+        macs=f"{options.keep}%",
+        seed=options.seed,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        **arguments,
+    )
+    said = {
+        "macs": [result.macs.before, result.macs.after],
+        "params": [result.params.before, result.params.after],
+        "verified": result.verified,
+        "way": result.way,
+        "seconds": time.perf_counter() - start,
+    }
+    return result.module, said
+
+
+def start(name: str) -> nn.Module:
+    """The network that the first training begins with."""
+    return vgg16() if name == "vgg16" else trained(name)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the trainings."""
+    options = arguments(argv)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(options.seed)
+    torch.backends.cudnn.benchmark = True
+    train = cifar_training()
+    if options.limit:
+        train = train.take(np.random.default_rng(options.seed).permutation(len(train))[: options.limit])
+    held = cifar(options.seed, 1)[1]
+    if options.test:
+        held = held.take(np.random.default_rng(options.seed).permutation(len(held))[: options.test])
+    data, test = Feeder(train, device), Feeder(held, device)
+    name = f"{options.network}-s{options.seed}"
+    stages = options.stage or ["adapt", "control", "pruned"]
+    network = start(options.network).to(device)
+    before = accuracy(network, test)
+    first = options.first_epochs or options.epochs
+    adapted = trained_for(network, first, data, test, options, options.folder / f"{name}-adapt.pt")
+    device_name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    shared = {"part": "finetune", "network": options.network, "seed": options.seed, "device": device_name}
+    shared |= {"epochs": options.epochs, "first_epochs": first, "origin": before, "adapted": adapted[-1]}
+    for stage in stages:
+        row: Row = {"name": f"{options.network}/finetune/{stage}/s{options.seed}", **shared, "stage": stage}
+        own = network
+        if stage == "pruned":
+            own, said = slim(network, options)
+            own = own.to(device)
+            row |= {**said, "untrained": accuracy(own, test), "options": options.options}
+        path = options.folder / f"{name}-{stage}.pt"
+        if stage != "adapt":
+            own = own if stage == "pruned" else restored(options, device)
+            curve = trained_for(own, options.epochs, data, test, options, path)
+            row |= {"accuracy": curve[-1], "curve": curve}
+        else:
+            row |= {"accuracy": adapted[-1], "curve": adapted}
+        options.results.parent.mkdir(parents=True, exist_ok=True)
+        with options.results.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{row['name']}: {100 * row['accuracy']:.2f} %", flush=True)
+    return 0
+
+
+def restored(options: argparse.Namespace, device: torch.device) -> nn.Module:
+    """The adapted network anew, so that each training has its own."""
+    network = start(options.network)
+    stored = torch.load(
+        options.folder / f"{options.network}-s{options.seed}-adapt.pt", map_location="cpu", weights_only=True
+    )
+    network.load_state_dict(stored["network"])
+    return network.to(device)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
