@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import fx
 
-from graphprune.frontends.torch_calls import attribute
+from graphprune.frontends.torch_calls import attribute, walk
 
 __all__ = ["Tap", "Tape", "weights_of"]
 
@@ -56,7 +56,7 @@ class Tape(fx.Interpreter):  # type: ignore[misc]
         self._taps = frozenset(taps)
         self._weights = weights
         self._twins = {_storage(attribute(module, name)): name for name in weights}
-        self._written = any(_writes(node) for node in module.graph.nodes)
+        self._written = any(_writes(node) for _, node, _ in walk(module))
         self._stored: dict[int, Any] = {}
 
     def results(self, leaves: Sequence[Any]) -> Any:
@@ -74,9 +74,8 @@ class Tape(fx.Interpreter):  # type: ignore[misc]
         if name is not None:
             weight = self._weights[name]
             return weight.clone() if self._written else weight
-        if id(value) not in self._stored:
-            wide = _wide(value.detach())
-            self._stored[id(value)] = wide.clone() if self._written else wide
+        if id(value) not in self._stored:  # copied, for normalisations write to statistics and do not say so
+            self._stored[id(value)] = _wide(value.detach().clone())
         return self._stored[id(value)]
 
     def run_node(self, n: fx.Node) -> Any:

@@ -13,6 +13,7 @@ from analysed import analyse  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+from graphprune.calibration.data import load_batches  # noqa: E402
 from graphprune.calibration.gradients import Gradients  # noqa: E402
 from graphprune.calibration.observe import Calibration  # noqa: E402
 from graphprune.cost import CostModel  # noqa: E402
@@ -20,6 +21,7 @@ from graphprune.errors import UsageError  # noqa: E402
 from graphprune.frontends.onnx_weights import weights_of  # noqa: E402
 from graphprune.frontends.torch_program import TorchProgram, capture  # noqa: E402
 from graphprune.models.reference.builder import GraphBuilder  # noqa: E402
+from graphprune.passes import Context, Prune  # noqa: E402
 from graphprune.score import Evidence, criterion  # noqa: E402
 from graphprune.score.normalize import costs  # noqa: E402
 
@@ -206,10 +208,12 @@ class Convolutional(nn.Module):
         super().__init__()
         self.first, self.norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
         self.second, self.head = nn.Conv2d(6, 5, 3), nn.Linear(5, 4)
+        self.own = nn.InstanceNorm2d(5, track_running_stats=True)
+        self.own.num_batches_tracked = None  # so that nothing in the graph says that statistics are written to
 
     def forward(self, x: Any) -> Any:
         y = functional.dropout(self.norm(self.first(x)).relu_(), training=self.training)
-        return self.head(self.second(y).relu_().mean((2, 3)))
+        return self.head(self.own(self.second(y)).relu_().mean((2, 3)))
 
 
 def convolutional(samples: int = 4) -> tuple[nn.Module, Any, Any]:
@@ -409,3 +413,23 @@ def test_progress_is_told_and_errors_say_what_to_do(case: Case) -> None:
         Gradients.of(Calibration(model.model, [{"x": np.zeros((1, 4), np.float32)}]))
     of = Gradients.of(Calibration(program, [(x,)], targets=[t]), squares)
     torch.testing.assert_close(next(of.weights()), next(Gradients(program, [(x,)], [t], squares).weights()))
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_module_is_pruned_by_its_gradients(labels: bool) -> None:
+    module, x, t = convolutional(6)
+    program = capture(module, (x[:2],))
+    items = [(x[i : i + 2], t[i : i + 2]) if labels else (x[i : i + 2],) for i in (0, 2, 4)]
+    slim, context = program.clone(), Context(data={"calibration": load_batches(items, program, batch=2)})
+    Prune(ratio=0.5, criterion="taylor")(slim, context)
+    (decision,) = context.decisions
+    structure = decision.structure
+    targets = [t[:2], t[2:4], t[4:]] if labels else None
+    gradients = Gradients(program, [(x[i : i + 2],) for i in (0, 2, 4)], targets)
+    scores = criterion("taylor").score(Evidence(structure, program.weights(), {"gradients": gradients}))
+    for group in structure.groups:
+        kept = decision.selection.keep[group.leaf]
+        assert scores[group.leaf][kept].min() >= scores[group.leaf][~kept].max()
+    assert any("no labels" in note for note in context.notes) is not labels
+    with pytest.raises(UsageError, match="'taylor' needs calibration inputs"):
+        Prune(ratio=0.5, criterion="taylor")(program.clone(), Context())
