@@ -30,12 +30,13 @@ from graphprune.frontends.onnx_sizes import concrete_sizes
 from graphprune.frontends.onnx_write import save
 from graphprune.frontends.program import Host, is_torch, program_of
 from graphprune.ledger import ceiling, ledger
-from graphprune.outcome import Figures, group_count, plan_of
+from graphprune.outcome import Figures, compared, group_count, plan_of
 from graphprune.passes.prune import Prune, cut
 from graphprune.passes.verify import Verify
 from graphprune.plan import Plan
 from graphprune.proof import Incomparable, Verification, disagreement
 from graphprune.proof import verify as prove
+from graphprune.recipes import Compensation, RecipeName, calibrated, recipe_for, recovery
 from graphprune.result import Change, GroupCount, Inspection, PruneResult
 from graphprune.sample_inputs import random_inputs
 from graphprune.score.base import FUNCTION, Criterion, Judge
@@ -75,11 +76,17 @@ def prune(
     params: str | float | None = None,
     bytes: str | float | None = None,
     peak: str | float | None = None,
-    criterion: str | Judge | Criterion = "l1",
+    criterion: str | Judge | Criterion | None = None,
     scope: Literal["auto", "local", "global"] = "auto",
-    normalize: str = "max",
+    normalize: str | None = None,
     max_ratio: float = MAX_RATIO,
     curves: PathLike | Curves | None = None,
+    recipe: RecipeName | None = None,
+    calibration: Any = None,
+    compensate: Compensation | None = None,
+    loss: Callable[..., Any] | None = None,
+    evaluation: Any = None,
+    metric: Any = None,
     round_to: int | None = None,
     exclude: str | Sequence[str] = (),
     per_group: Mapping[str, float] | None = None,
@@ -116,6 +123,7 @@ def prune(
         criterion: how positions are judged: a name (``l1``, ``group-norm``, ... see ``docs/criteria.md``), perhaps with
             options (``l2:reduction=max``), or a function from an :class:`~graphprune.score.Evidence` to a dict that
             holds for each group of ``evidence.structure.groups`` one number a position, the higher the more it matters.
+            By default what the recipe says.
         scope: whether each group loses the same share, or groups compete; ``auto`` is local for a ratio, global for
             a target.
         normalize: how scores of groups that compete are made comparable: ``max``, ``mean``, ``sum``, ``standard`` or
@@ -124,6 +132,15 @@ def prune(
         max_ratio: the share that a group loses at most where groups compete.
         curves: sensitivity curves (:func:`graphprune.sensitivity`), or a file of them: how much of each group goes is
             then what loses least by them within the budget; the criterion orders the positions of a group.
+        recipe: criterion, normaliser and compensation together: ``no-data``, ``calibrated`` or ``best``; by default the
+            best that the data allow (:mod:`graphprune.recipes`).
+        calibration: inputs like those that the network will see, without labels or with: an ``.npz``, an ``.npy``, a
+            folder of pictures, arrays, an iterable, or ``"synthetic"`` (:func:`~.calibration.data.load_batches`).
+        compensate: how the weights that are left make up for what is gone: ``least-squares`` or ``bias`` (on
+            calibration inputs), ``merge`` (from weights alone), ``recalibrate`` (statistics only), ``none``.
+        loss: of a module, what gradients are taken of: a function of its results and the targets of a batch.
+        evaluation: inputs on which the slim model is compared with the dense one; those of ``calibration`` by default.
+        metric: measured on both models: ``accuracy``, ``perplexity``, ..., or a function of outputs and targets.
         round_to: kept widths are multiples of this.
         exclude: patterns of tensors, operators or groups that are left alone.
         per_group: pattern -> ratio of the groups that it matches.
@@ -157,9 +174,7 @@ def prune(
         params=_amount(params),
         bytes=_amount(bytes),
         peak=_amount(peak),
-        criterion=criterion if isinstance(criterion, str) else FUNCTION,
         scope=scope,
-        normalize=normalize,
         max_ratio=max_ratio,
         curves=str(curves) if isinstance(curves, os.PathLike) else curves,
         round_to=1 if round_to is None else round_to,
@@ -169,8 +184,41 @@ def prune(
         units=unit_texts(parse_units(units)),
         seed=seed,
     )
-    steps = [asked] if pipeline is None else _filled(passes.parse_pipeline(pipeline), asked)
-    data: dict[str, object] = {} if isinstance(criterion, str) else {"criterion": criterion}
+    data: dict[str, object] = {"calibration": calibration, "loss": loss}
+    if criterion is not None and not isinstance(criterion, str):
+        data["criterion"] = criterion
+        criterion = FUNCTION
+    if pipeline is None:
+        way_of = recipe_for(recipe, data=calibration is not None)
+        if way_of.measured and curves is None:
+            from graphprune.measuring import sensitivity
+
+            order = criterion or way_of.criterion
+            found = sensitivity(
+                model,
+                args if isinstance(args, tuple) else None,
+                kwargs,
+                calibration=calibration,
+                criterion=data.get("criterion", order),
+                seed=seed,
+                dims=dims,
+                progress=progress,
+                dynamic_shapes=dynamic_shapes,
+            )
+            asked = dataclasses.replace(asked, curves=found)
+        asked = dataclasses.replace(
+            asked, criterion=criterion or way_of.criterion, normalize=normalize or way_of.normalizer(asked)
+        )
+        steps = [asked, *recovery(compensate or (way_of.compensate if criterion is None else "none"))]
+    else:
+        if recipe is not None or compensate is not None:
+            raise UsageError("a pipeline says all that is done; write compensate in it, and give no recipe beside it")
+        chosen = {"criterion": criterion, "normalize": normalize}
+        asked = dataclasses.replace(asked, **{name: value for name, value in chosen.items() if value is not None})
+        steps = _filled(passes.parse_pipeline(pipeline), asked)
+    if metric is not None and evaluation is None and calibration is None:
+        raise UsageError("a metric is measured on data: give evaluation=..., or calibration=... with labels")
+    data.update(evaluation=evaluation, metric=metric)
     if is_torch(model):
         from graphprune.torch_api import prune_module
 
@@ -439,7 +487,7 @@ def _run(
         check_finite(work)
         loaded = work.clone()
         mark = fingerprint(work)
-    context = passes.Context(data=dict(data or {}), dims=dims, clock=clock)
+    context = passes.Context(data=calibrated(data or {}, work, seed, dims), dims=dims, clock=clock)
     canonical = bool(steps) and isinstance(steps[0], passes.Canonicalize)
     with clock("canonicalize"):
         (steps[0] if canonical else passes.Canonicalize())(work, context)
@@ -460,6 +508,9 @@ def _run(
     if verify:
         with clock("verify"):
             unseen = _check_agreement(loaded, work, context, seed)
+    names = [value.name or "" for value in loaded.graph.outputs]
+    with clock("compare"):
+        evaluation, cautions = compared(loaded, work, context, seed, names)
     plan = plan_of(context, mark, steps)
     if plan_path is not None and plan is None:
         raise UsageError("no plan can say what this pipeline did: it changed more than a first cut leaves to say")
@@ -483,7 +534,8 @@ def _run(
         max_error=max((proof.max_error for proof in proofs or ()), default=None),
         lossless=bool(context.decisions) and all(decision.lossless for decision in context.decisions),
         undeclared=before.undeclared,
-        notes=(*(note for _, report in context.reports for note in report.notes), *unseen),
+        notes=(*(note for _, report in context.reports for note in report.notes), *context.notes, *cautions, *unseen),
+        evaluation=evaluation,
         seconds=clock.seconds,
         output=None if output is None else Path(output),
     )

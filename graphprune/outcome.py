@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
+from graphprune.calibration.observe import Calibration
 from graphprune.cost import CostModel
-from graphprune.frontends.program import Program
+from graphprune.frontends.program import Host, Program
 from graphprune.ledger import Ceiling, ceiling
 from graphprune.passes.base import Context, Pass
 from graphprune.passes.pipeline import format_pipeline
@@ -14,7 +16,11 @@ from graphprune.plan import Plan
 from graphprune.result import GroupCount
 from graphprune.version import versions
 
-__all__ = ["Figures", "group_count", "plan_of"]
+if TYPE_CHECKING:
+    from graphprune.calibration.data import Batches
+    from graphprune.calibration.evaluate import Evaluation
+
+__all__ = ["Figures", "compared", "group_count", "plan_of"]
 
 
 @dataclass(frozen=True)
@@ -81,3 +87,35 @@ def plan_of(context: Context, mark: str, steps: Sequence[Pass]) -> Plan | None:
     for decision in cuts:
         plan = plan.then(Plan.of(decision.structure, decision.selection))
     return plan
+
+
+def compared(
+    dense: Host, slim: Host, context: Context, seed: int, names: Sequence[str] = ()
+) -> tuple[Evaluation | None, tuple[str, ...]]:
+    """The slim program beside the dense one on the data that were given, and what a reader of that must know.
+
+    They are compared on ``context.data["evaluation"]``, or else on the calibration inputs; None without any.
+    """
+    given, calibration = context.data.get("evaluation"), context.data.get("calibration")
+    if given is None and calibration is None:
+        return None, ()
+    from graphprune.calibration.data import load_batches
+    from graphprune.calibration.evaluate import evaluate
+
+    batches: Batches = load_batches(calibration if given is None else given, dense, seed=seed, dims=context.dims)
+    metric: Any = context.data.get("metric")
+    runs = [Calibration(host, batches.feeds, progress=context.clock.say) for host in (dense, slim)]
+    found = evaluate(
+        runs[0], runs[1], batches, metric=metric, origin=runs[0] if _recovers(context) else None, names=names
+    )
+    notes = [*batches.notes]
+    if given is None and not batches.synthetic:
+        notes.append(
+            "compared on the calibration inputs, which flatters what was chosen on them: give --eval other data"
+        )
+    return found, tuple(notes)
+
+
+def _recovers(context: Context) -> bool:
+    """Whether weights were chosen anew towards the dense program: by that the dense one itself stays as it is."""
+    return any(decision.estimated for decision in context.decisions)

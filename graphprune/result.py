@@ -6,13 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from graphprune.cost import Counts
 from graphprune.frontends.program import Host
 from graphprune.ledger import Ceiling, LedgerEntry
 from graphprune.plan import Plan
 from graphprune.structure import Structure
+
+if TYPE_CHECKING:
+    from graphprune.calibration.evaluate import Evaluation
 
 __all__ = ["Change", "GroupCount", "Inspection", "PruneResult"]
 
@@ -41,7 +44,7 @@ class PruneResult:
     one sample at typical extents of symbolic dimensions. ``verified`` is None where no proof was asked for;
     ``max_error`` is the largest difference that the proof saw, relative to the scale of the output; ``lossless`` tells
     that nothing but dead weight went, so that the original itself was compared. ``seconds`` are
-    wall-clock times by stage.
+    wall-clock times by stage. ``evaluation`` compares the slim model with the dense one on data, where there were any.
     """
 
     status: Literal["pruned", "unchanged"]
@@ -59,6 +62,7 @@ class PruneResult:
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     output: Path | None = None
+    evaluation: Evaluation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON types; the model and the plan are left out."""
@@ -77,6 +81,7 @@ class PruneResult:
             "notes": list(self.notes),
             "seconds": {stage: round(spent, 4) for stage, spent in self.seconds.items()},
             "output": None if self.output is None else str(self.output),
+            "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
         }
 
 

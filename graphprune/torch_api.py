@@ -24,10 +24,11 @@ from graphprune.frontends.torch_fingerprint import fingerprint
 from graphprune.frontends.torch_patch import Patch
 from graphprune.frontends.torch_program import TorchProgram, capture
 from graphprune.ledger import ceiling, ledger
-from graphprune.outcome import Figures, group_count, plan_of
+from graphprune.outcome import Figures, compared, group_count, plan_of
 from graphprune.plan import Plan
 from graphprune.proof.torch_proof import verify_program
 from graphprune.proof.verification import Verification
+from graphprune.recipes import calibrated
 from graphprune.result import Change, Inspection, PruneResult
 
 __all__ = ["ModuleResult", "Torch", "Way", "inspect_module", "prune_module", "verify_module"]
@@ -119,7 +120,7 @@ def prune_module(
     with clock("analyse"):
         before = Figures.of(program, dims)
     reports = [("canonicalize", passes.Report(False))]
-    context = passes.Context(reports=reports, data=dict(data or {}), dims=dims, clock=clock)
+    context = passes.Context(reports=reports, data=calibrated(data or {}, program, seed, dims), dims=dims, clock=clock)
     work = program.clone()
     steps = [step for step in steps if not isinstance(step, passes.Canonicalize)]
     try:
@@ -134,6 +135,8 @@ def prune_module(
         plan = plan_of(context, fingerprint(program.module), steps)
     if plan_path is not None and plan is None:
         raise UsageError("no plan can say what this pipeline did: it changed more than a first cut leaves to say")
+    with clock("compare"):
+        evaluation, cautions = compared(program, work, context, seed)
     with clock("way back"):
         back = _way_back(program, work, plan, way, seed)
         carried = None if optimizer is None else _carried(optimizer, program, back, plan)
@@ -153,7 +156,11 @@ def prune_module(
         verified=None if not proofs else all(proof.ok for proof in proofs),
         max_error=max((proof.max_error for proof in proofs or ()), default=None),
         undeclared=before.undeclared,
-        notes=(*program.notes, *(note for _, report in context.reports for note in report.notes)),
+        notes=(
+            *(*program.notes, *(note for _, report in context.reports for note in report.notes)),
+            *(*context.notes, *cautions),
+        ),
+        evaluation=evaluation,
         seconds=clock.seconds,
         output=None if output is None else Path(output),
         module=back.module,

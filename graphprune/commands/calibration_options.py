@@ -25,6 +25,7 @@ __all__ = [
     "MetricName",
     "Preprocess",
     "calibration_of",
+    "data_of",
     "evaluation_of",
     "metric_of",
 ]
@@ -109,6 +110,21 @@ MetricName = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+
+
+def data_of(
+    calib: str | None,
+    limit: int | None,
+    batch: int,
+    evaluation: str | None,
+    preprocess: str | None,
+    labels: str | None,
+) -> tuple[Data | None, Data | None]:
+    """What is calibrated on and what is measured on; labels belong to the latter, where there are two."""
+    if evaluation is None:
+        return calibration_of(calib, limit, batch, preprocess, labels), None
+    inputs = calibration_of(calib, limit, batch, preprocess if calib is not None else None)
+    return inputs, evaluation_of(evaluation, batch, preprocess, labels)
 
 
 def calibration_of(

@@ -8,6 +8,17 @@ from typing import Annotated
 
 import typer
 
+from graphprune.commands.calibration_options import (
+    Calib,
+    CalibBatch,
+    CalibLimit,
+    Eval,
+    Labels,
+    MetricName,
+    Preprocess,
+    data_of,
+    metric_of,
+)
 from graphprune.commands.options import (
     Debug,
     Dims,
@@ -72,9 +83,38 @@ def command(
             rich_help_panel=BUDGET,
         ),
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME",
+            help="Criterion, normaliser and compensation together: no-data, calibrated or best; by default the best "
+            "that the data allow.",
+            show_default=False,
+            rich_help_panel=CHOICE,
+        ),
+    ] = None,
     criterion: Annotated[
-        str, typer.Option("--criterion", metavar="NAME", help="l1, l2 or random.", rich_help_panel=CHOICE)
-    ] = "l1",
+        str | None,
+        typer.Option(
+            "--criterion",
+            metavar="NAME",
+            help="How positions are judged: l1, l2, group-norm, obs, flap, ... (docs/criteria.md lists all).",
+            show_default="what the recipe says",
+            rich_help_panel=CHOICE,
+        ),
+    ] = None,
+    compensate: Annotated[
+        str | None,
+        typer.Option(
+            "--compensate",
+            metavar="METHOD",
+            help="How the weights that are left make up for what is gone: least-squares, bias, recalibrate (on "
+            "calibration inputs), merge (from weights alone) or none.",
+            show_default="what the recipe says",
+            rich_help_panel=CHOICE,
+        ),
+    ] = None,
     scope: Annotated[
         Scope,
         typer.Option(
@@ -84,15 +124,16 @@ def command(
         ),
     ] = Scope.AUTO,
     normalize: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--normalize",
             metavar="HOW",
             help="How scores of competing groups compare: max, mean, sum, standard or none; macs or memory (divided by "
             "what a position costs); class (among groups of one kind); joined by / in this order: max/macs.",
+            show_default="what the recipe says",
             rich_help_panel=CHOICE,
         ),
-    ] = "max",
+    ] = None,
     curves: Annotated[
         Path | None,
         typer.Option(
@@ -147,6 +188,13 @@ def command(
             rich_help_panel=CHOICE,
         ),
     ] = None,
+    calib: Calib = None,
+    calib_limit: CalibLimit = None,
+    calib_batch: CalibBatch = 16,
+    eval_: Eval = None,
+    labels: Labels = None,
+    preprocess: Preprocess = None,
+    metric: MetricName = None,
     pipeline: Annotated[
         str | None,
         typer.Option("--pipeline", "-p", metavar="PASSES", help="Passes to run, as 'lossless, prune{ratio=0.5}'."),
@@ -177,6 +225,8 @@ def command(
         raise UsageError("how much? Give --ratio, --macs, --params, --bytes or --peak, or a --pipeline")
     if output is None and not dry_run:
         raise UsageError("where to? Give --output OUT, or --dry-run to write nothing")
+    inputs, measured = data_of(calib, calib_limit, calib_batch, eval_, preprocess, labels)
+    judged = metric_of(metric)
     source = given(model, input_, seed)
     check_outputs((None if source.torch else output, plan, report), model)
     from graphprune.api import prune
@@ -194,7 +244,12 @@ def command(
             params=params,
             bytes=bytes_,
             peak=peak,
+            recipe=recipe,  # type: ignore[arg-type]
             criterion=criterion,
+            compensate=compensate,  # type: ignore[arg-type]
+            calibration=inputs,
+            evaluation=measured,
+            metric=judged,
             scope=scope.value,
             normalize=normalize,
             curves=curves,

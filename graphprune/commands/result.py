@@ -17,7 +17,7 @@ __all__ = ["RESULT_FIELDS", "show_result", "write_report"]
 
 RESULT_FIELDS = (
     *("params", "macs", "bytes", "groups", "ceiling", "verified", "max_error", "undeclared", "notes", "seconds"),
-    "output",
+    *("output", "evaluation"),
 )
 """What the document of a result has beside its status; null in a refusal where it is not known."""
 
@@ -40,6 +40,8 @@ def show_result(terminal: Terminal, result: PruneResult, source: str) -> None:
         terminal.print(f"verified: equal to {reference} (largest error {result.max_error:.1e})")
     elif result.verified is None:
         terminal.print("not verified")
+    for line in result.evaluation.lines if result.evaluation is not None else ():
+        terminal.print(line)
     for note in result.notes:
         terminal.print(f"note: {note}")
     spent = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in result.seconds.items() if seconds >= 0.005)

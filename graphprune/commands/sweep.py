@@ -16,8 +16,7 @@ from graphprune.commands.calibration_options import (
     Labels,
     MetricName,
     Preprocess,
-    calibration_of,
-    evaluation_of,
+    data_of,
     metric_of,
 )
 from graphprune.commands.options import Debug, Dims, Json, NoVerify, Quiet, Seed, parse_dims, parse_share
@@ -114,12 +113,7 @@ def command(
     if output is None:
         raise UsageError("where to? Give --output DIR")
     budgets: dict[str, Any] = {name: _list(name, text) for name, text in lists.items() if text is not None}
-    if eval_ is not None:
-        measured = evaluation_of(eval_, calib_batch, preprocess, labels)
-        inputs = calibration_of(calib, calib_limit, calib_batch, preprocess if calib is not None else None)
-    else:
-        measured = None
-        inputs = calibration_of(calib, calib_limit, calib_batch, preprocess, labels)
+    inputs, measured = data_of(calib, calib_limit, calib_batch, eval_, preprocess, labels)
     chosen: dict[str, Any] = {
         "recipe": recipe,
         "criterion": criterion,

@@ -8,8 +8,8 @@ Layers differ in fan-in and scale, so raw sums would empty whole layers. A norma
   alone, one with a long tail of weak positions loses them. On CIFAR-10 networks cut to 85 % of their MACs without
   training it left the most accuracy by far (ResNet-20 90.7 % of the training images, with the mean 86.0 %; ResNet-56
   99.8 % and 92.7 %). Without a scale the scores stay raw.
-- a *cost*: scores are divided by what one position costs in the whole program: ``macs`` by its multiply-accumulates,
-  ``memory`` by the elements that it adds to the results of operators (Group Fisher, Liu et al. 2021, arXiv 2108.00708).
+- a *cost*: scores are divided by what one position costs in the whole program: ``macs`` by its multiply-accumulates
+  (``params`` and ``bytes`` likewise), ``memory`` by the elements that it adds to the results of operators (Group Fisher, Liu et al. 2021, arXiv 2108.00708).
   A position is then worth keeping by what it gives for its price. One that costs nothing counts as costing 1.
 - ``class``: a position's score becomes its rank among all positions of its group's class, from 0 to 1, so that each
   class loses the same share and scores are compared within classes only (isomorphic pruning, Fang et al. 2024, arXiv
@@ -46,7 +46,7 @@ NORMALIZERS: dict[str, Callable[[Numbers], Numbers]] = {
 }
 """How a group's scores are brought to scale, by name; ``standard`` has mean 0 and deviation 1."""
 
-COSTS = ("macs", "memory")
+COSTS = ("macs", "params", "bytes", "memory")
 CLASS = "class"
 
 
@@ -127,10 +127,11 @@ def _ranks(values: Numbers) -> Numbers:
 
 def costs(cost: CostModel, by: str) -> dict[Leaf, float]:
     """What one position of each group costs: what is saved where one goes and everything else stays; at least 1."""
-    if by == "macs":
-        whole = cost.total.macs
+    if by != "memory":
+        whole = getattr(cost.total, by)
         return {
-            group.leaf: max(1, whole - cost.at({group.leaf: group.size - 1}).macs) for group in cost.structure.groups
+            group.leaf: max(1, whole - getattr(cost.at({group.leaf: group.size - 1}), by))
+            for group in cost.structure.groups
         }
     activations = cost.activations
     held = activations.elements(cost.extents({}))
