@@ -41,7 +41,11 @@ class Compensate(Pass):
         batches = context.data.get("calibration")
         if batches is None:
             raise UsageError("compensate needs calibration inputs: give --calib PATH, or calibration=... in Python")
-        cuts = [decision for decision in context.decisions if decision.selection.keep and not decision.lossless]
+        cuts = [
+            decision
+            for decision in context.decisions
+            if decision.selection.keep and not (decision.lossless or decision.estimated)
+        ]
         if not cuts:
             raise UsageError("compensate comes after a cut: put prune in front of it")
         last = cuts[-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from graphprune.compensation.judge import Judge, put
 from graphprune.compensation.recalibration import recalibrate
@@ -41,7 +41,7 @@ class Recalibrate(Pass):
         """
         if not 0 <= self.holdout < 1:
             raise UsageError(f"holdout: {self.holdout:g} is not a share from 0 to below 1")
-        batches = context.data.get("calibration")
+        batches: Any = context.data.get("calibration")
         if batches is None:
             raise UsageError("recalibrate needs calibration inputs: give --calib PATH, or calibration=... in Python")
         cut = last_cut(context, self.name)
@@ -62,7 +62,7 @@ class Recalibrate(Pass):
             distance = judge.distance(trial)
         if not found.weights:
             return Report(False, notes=("nothing holds statistics of channels",))
-        told = f"outputs are at a distance of {distance:.4g} from the dense model's with it and {without:.4g} without"
+        told = f"relative error of the outputs {without:.3g} without, {distance:.3g} with it"
         if not distance < without:
             return Report(False, notes=(f"recalibration was taken back: {told}",))
         put(model, found.weights)

@@ -34,7 +34,7 @@ def function_of(call: Call) -> Function | None:
 
 
 def _sigmoid(x: Values) -> Values:
-    return 1 / (1 + np.exp(-np.clip(x, -60, 60)))
+    return np.asarray(1 / (1 + np.exp(-np.clip(x, -60, 60))))
 
 
 def _normal(x: Values) -> Values:

@@ -69,7 +69,7 @@ class Moments:
 def is_depthwise(layer: Layer, weight: npt.NDArray[Any]) -> bool:
     """Whether each output of a layer is made of one input, and each input makes one output."""
     groups, outputs, features = layer.form.matrix(weight).shape
-    return groups > 1 and outputs == 1 and features == layer.features()
+    return bool(groups > 1 and outputs == 1 and features == layer.features())
 
 
 class Likeness:
@@ -296,7 +296,8 @@ class Likeness:
     def _joined(self, call: Call, dim: int) -> Moments:
         parts = [operand for operand in call.operands if operand is not None and operand.axes]
         axis = self._axis(call.results[0], dim)
-        if sum(int(part.axes[dim].size) for part in parts if part.axes) != axis.size:  # type: ignore[arg-type]
+        sizes = [part.axes[dim].size for part in parts if part.axes]
+        if not all(isinstance(size, int) for size in sizes) or sum(map(int, sizes)) != axis.size:  # type: ignore[arg-type]
             raise Blocked(f"{call.op} joins tensors")
         found = [self._get(part.name, dim) for part in parts]
         if any(each.outer * each.inner != 1 for each in found):

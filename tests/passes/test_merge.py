@@ -14,7 +14,7 @@ from graphprune.compensation.merging import Merged
 from graphprune.errors import UsageError
 from graphprune.frontends.onnx_reader import read
 from graphprune.frontends.weight_access import get_weight
-from graphprune.passes import Context, Decision, Merge, canonicalize, run_passes
+from graphprune.passes import Compensate, Context, Decision, Merge, canonicalize, run_passes
 from graphprune.passes.prune import cut
 from graphprune.selection import Selection
 
@@ -192,3 +192,18 @@ def test_a_module_with_batch_normalisation_and_the_users_weights_stay() -> None:
     assert (dense - merged).abs().max() < 1e-5
     assert all(torch.equal(value, kept[name]) for name, value in module.state_dict().items())
     assert isinstance(context.decisions[1], Decision)
+
+
+def test_the_better_method_is_kept_and_least_squares_may_follow() -> None:
+    weights = _twins(scale=1.0)
+    weights["w"][5] = weights["w"][:3].T @ [0.5, -2.0, 1.0]
+    weights["b"][5] = weights["b"][:3] @ [0.5, -2.0, 1.0]
+    model = _onnx(weights, "h = Gemm<transB=1>(x, w, b) y = Gemm<transB=1>(h, v, c)")
+    context = _cut(model, "w", 0, [0, 1, 2, 3])
+    report = Merge().run(model, context)
+    assert report.notes[0].startswith("merged by lbyl: relative error of the outputs")
+    context.data["calibration"] = [{"x": RNG.normal(size=(2, 3)).astype(np.float32)} for _ in range(20)]
+    Compensate().run(model, context)
+    without, merged = _error(context, model, RNG.normal(size=(2, 3)))
+    assert without > 0.1
+    assert merged < 0.05 * without
