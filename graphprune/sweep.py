@@ -9,31 +9,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from graphprune import api
 from graphprune.calibration.data import SYNTHETIC, Batches, load_batches
-from graphprune.calibration.evaluate import Evaluation, evaluate
-from graphprune.calibration.fidelity import Array, Runs
 from graphprune.calibration.metrics import Metric, meter
-from graphprune.calibration.observe import Calibration
 from graphprune.clock import Progress
 from graphprune.errors import ModelError, TargetError, UsageError
 from graphprune.frontends.program import Host, is_torch
+from graphprune.measuring import sensitivity
+from graphprune.recipes import recipe_for
 from graphprune.sweep_points import AMOUNTS, Point
 from graphprune.sweep_store import Store, opened, stored
 from graphprune.version import __version__
 
-__all__ = ["Origin", "Sweep", "sweep"]
-
-Origin: TypeAlias = Callable[[Host, Batches], Host]
-"""Gives the dense model after the recovery that slim models get, from a copy of it and the calibration inputs."""
-
-KEPT = 1 << 30
-"""Bytes of the dense model's outputs that are kept rather than computed again for each budget."""
+__all__ = ["Sweep", "sweep"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,6 @@ def sweep(
     calibration: Any = None,
     evaluation: Any = None,
     metric: Metric | None = None,
-    origin: Origin | None = None,
     fresh: bool = False,
     plot: bool = True,
     seed: int = 0,
@@ -100,7 +92,6 @@ def sweep(
         calibration: inputs for criteria and compensation that need them (:func:`~.calibration.data.load_batches`).
         evaluation: inputs to measure on; by default those of ``calibration``, and synthetic ones without any.
         metric: a name of :data:`~.calibration.metrics.METRICS`, or a function ``(outputs, targets) -> number``.
-        origin: makes the control: the dense model after the same recovery.
         fresh: forget the points that the folder has.
         plot: draw them where matplotlib is installed.
         seed: as for :func:`graphprune.prune`, and of the order in which samples are taken.
@@ -128,35 +119,29 @@ def sweep(
         "calibration": None if inputs is None else inputs.digest(),
         "evaluation": seen.digest(),
         "options": {**_plain(options), "metric": None if metric is None else meter(metric).name, "seed": seed,
-                    "dims": dict(dims or {}), "origin": origin is not None, "version": __version__},
+                    "dims": dict(dims or {}), "version": __version__},
     }  # fmt: skip
     known = [] if fresh else stored(folder, given)
-    run = _Run(host, inputs, seen, metric, origin, say)
     store = Store(folder, given, seen, known)
-    made = 0
-    for kind, amount in budgets:
-        if store.has(kind, amount):
-            continue
+    missing = [(kind, amount) for kind, amount in budgets if not store.has(kind, amount)]
+    call = {**options, "calibration": inputs, "evaluation": seen, "metric": metric, "seed": seed, "dims": dims}
+    if missing:
+        call["curves"] = _curves(host, folder, inputs, options, fresh=fresh, seed=seed, dims=dims, progress=progress)
+    for kind, amount in missing:
         say(f"{kind} {amount}")
         target = folder / _name(model, kind, amount)
         start = time.perf_counter()
         try:
-            call = {**options, kind: amount, "seed": seed, "dims": dims}
-            if inputs is not None:
-                call["calibration"] = inputs
-            result = api.prune(host, output=target, progress=progress, **call)
+            result = api.prune(host, output=target, progress=progress, **{**call, kind: amount})
         except TargetError as error:
             store.add(Point(kind, str(amount), "refused", message=str(error)))
         else:
-            say(f"{kind} {amount}: measure")
-            point = Point.of(kind, str(amount), result, run.evaluation(result.model), time.perf_counter() - start)
-            store.add(point)
-        made += 1
+            store.add(Point.of(kind, str(amount), result, time.perf_counter() - start))
     chosen = {(kind, str(amount)) for kind, amount in budgets}
     points = tuple(point for point in store.points if (point.kind, point.amount) in chosen)
     if all(point.status == "refused" for point in points):
         raise TargetError(f"no budget can be reached: {points[0].message}")
-    notes = [*seen.notes]
+    notes = list(dict.fromkeys([*seen.notes, *(inputs.notes if inputs is not None else ())]))
     if evaluation is None and inputs is not None and not seen.synthetic:
         notes.append("measured on the inputs that it was calibrated on; give --eval for data that nothing has seen")
     drawn = None
@@ -166,68 +151,7 @@ def sweep(
         drawn = draw(folder / "sweep.png", store.points)
         if drawn is None:
             notes.append("no plot: matplotlib is not installed; pip install 'graphprune[viz]'")
-    return Sweep(folder, points, store.dense, seen.to_dict(), made, tuple(notes), drawn)
-
-
-class _Run:
-    """Compares slim models with the dense one on the same inputs."""
-
-    def __init__(
-        self,
-        host: Host,
-        inputs: Batches | None,
-        seen: Batches,
-        metric: Metric | None,
-        origin: Origin | None,
-        say: Callable[[str], None],
-    ) -> None:
-        self._host, self._inputs, self._seen, self._metric, self._origin = host, inputs, seen, metric, origin
-        self._say = say
-        self._dense: Runs | None = None
-        self._control: Runs | None = None
-
-    def evaluation(self, slim: Host) -> Evaluation:
-        """The slim model beside the dense one, and the control, if there is one."""
-        if self._dense is None:
-            self._dense = _Kept(self._runs(_canonical(self._host)))
-            if self._origin is not None:
-                recovered = self._origin(_canonical(self._host), self._inputs or self._seen)
-                self._control = _Kept(self._runs(recovered))
-        return evaluate(
-            self._dense,
-            self._runs(slim),
-            self._seen,
-            metric=self._metric,
-            origin=self._control,
-            names=_output_names(self._host),
-        )
-
-    def _runs(self, host: Host) -> Calibration:
-        return Calibration(host, self._seen.feeds, progress=self._say)
-
-
-@dataclass
-class _Kept:
-    """A program whose outputs are remembered where they are few."""
-
-    runs: Runs
-    outputs_: list[list[Array]] | None = None
-
-    def outputs(self) -> Iterator[list[Array]]:
-        """The outputs, batch by batch."""
-        if self.outputs_ is not None:
-            yield from self.outputs_
-            return
-        kept: list[list[Array]] | None = []
-        size = 0
-        for outputs in self.runs.outputs():
-            size += sum(value.nbytes for value in outputs)
-            if kept is not None:
-                kept.append(outputs)
-            if size > KEPT:
-                kept = None
-            yield outputs
-        self.outputs_ = kept
+    return Sweep(folder, points, store.dense, seen.to_dict(), len(missing), tuple(notes), drawn)
 
 
 def _budgets(**given: Sequence[str | float]) -> list[tuple[str, str | float]]:
@@ -258,19 +182,14 @@ def _name(model: Any, kind: str, amount: str | float) -> str:
     return f"{stem}-{kind}-{str(amount).replace('%', '')}{'' if torch else '.onnx'}"
 
 
-def _canonical(host: Host) -> Host:
-    """A copy that can be run with stops."""
-    if is_torch(host):
-        return host.clone()
-    from graphprune import passes
-
-    copy = host.clone()
-    passes.Canonicalize()(copy, passes.Context())
-    return copy
-
-
-def _output_names(host: Host) -> list[str]:
-    return [] if is_torch(host) else [value.name or "" for value in host.graph.outputs]  # type: ignore[union-attr]
+def _curves(
+    host: Host, folder: Path, inputs: Batches | None, options: Mapping[str, Any], *, fresh: bool, **rest: Any
+) -> Any:
+    """The sensitivity curves that the recipe wants, measured once for all budgets; None where it wants none."""
+    if options.get("curves") is not None or not recipe_for(options.get("recipe"), data=inputs is not None).measured:
+        return options.get("curves")
+    judge = options.get("criterion") or recipe_for(options.get("recipe"), data=True).criterion
+    return sensitivity(host, calibration=inputs, criterion=judge, output=folder / "curves.json", fresh=fresh, **rest)
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphprune.calibration.evaluate import Evaluation
     from graphprune.result import PruneResult
 
 __all__ = ["AMOUNTS", "Point", "marked"]
@@ -39,7 +38,7 @@ class Point:
     pareto: bool = False
 
     @classmethod
-    def of(cls, kind: str, amount: str, result: PruneResult, evaluation: Evaluation, seconds: float) -> Point:
+    def of(cls, kind: str, amount: str, result: PruneResult, seconds: float) -> Point:
         """The point of a result."""
         return cls(
             kind,
@@ -50,7 +49,7 @@ class Point:
             params=(result.params.before, result.params.after),
             bytes=(result.bytes.before, result.bytes.after),
             verified=result.verified,
-            evaluation=evaluation.to_dict(),
+            evaluation=None if result.evaluation is None else result.evaluation.to_dict(),
             seconds=round(seconds, 3),
         )
 

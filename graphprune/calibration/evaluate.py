@@ -79,8 +79,8 @@ def evaluate(
 ) -> Evaluation:
     """Compare ``slim`` with ``dense``, both on ``batches``; one batch of outputs is in memory at a time.
 
-    ``origin`` is the dense model after the same recovery as the slim one, on the same batches. ``names`` are what
-    outputs are called.
+    ``origin`` is the dense model after the same recovery as the slim one, on the same batches: ``dense`` itself where
+    the recovery leaves it as it is. ``names`` are what outputs are called.
 
     Raises:
         UsageError: no such metric, or labels that it needs are missing or do not fit.
@@ -88,8 +88,12 @@ def evaluate(
     meters = [None if metric is None or runs is None else meter(metric) for runs in (dense, slim, origin)]
     tokens = bool(batches.feeds) and _tokens(batches.feeds[0]) is not None
     own, control = (Likeness(names, batches.counts, tokens) for _ in range(2))
-    following: Iterator[list[Array] | None] = iter([None] * len(batches)) if origin is None else origin.outputs()
-    for index, (before, after, third) in enumerate(zip(dense.outputs(), slim.outputs(), following, strict=True)):
+    apart = origin is not None and origin is not dense
+    following: Iterator[list[Array] | None] = (
+        iter([None] * len(batches)) if origin is None or not apart else origin.outputs()
+    )
+    for index, (before, after, other) in enumerate(zip(dense.outputs(), slim.outputs(), following, strict=True)):
+        third = before if origin is dense else other
         own.add(before, after)
         if third is not None:
             control.add(before, third)

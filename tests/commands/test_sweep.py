@@ -87,12 +87,12 @@ def swept(net: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-def counted_prunes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The budgets that are pruned to from now on."""
+def counted_prunes(monkeypatch: pytest.MonkeyPatch, option: str = "macs") -> list[Any]:
+    """What is asked for as ``option`` from now on."""
     prune, calls = api.prune, []
 
     def counting(*args: Any, **kwargs: Any) -> Any:
-        calls.append(kwargs["macs"])
+        calls.append(kwargs[option])
         return prune(*args, **kwargs)
 
     monkeypatch.setattr(api, "prune", counting)
@@ -149,27 +149,23 @@ def test_points_of_something_else_are_not_mixed_in(net: Path, swept: Path, data:
     assert sweep(net, output=folder, macs=["60%"], fresh=True, **options).made == 1
 
 
-def test_the_control_is_measured_like_the_slim_model(net: Path, data: Path, tmp_path: Path) -> None:
-    seen: list[int] = []
+def test_calibrated_points_have_their_control(net: Path, data: Path, tmp_path: Path) -> None:
+    found = sweep(net, output=tmp_path, macs=["30%"], calibration=data, metric="accuracy", verify=False, plot=False)
+    (point,) = found.points
+    assert point.evaluation is not None
+    metric = point.evaluation["metric"]
+    assert metric["origin"] == metric["dense"] == 1 >= metric["slim"]
+    assert "measured on the inputs that it was calibrated on" in found.notes[-1]
 
-    def recovered(dense: Any, batches: Any) -> Any:
-        seen.append(batches.samples)
-        return dense
 
-    found = sweep(
-        *(net,),
-        output=tmp_path,
-        macs=["50%"],
-        evaluation=data,
-        metric="accuracy",
-        origin=recovered,
-        verify=False,
-        plot=False,
-    )
-    assert seen == [128]
-    evaluation = found.points[0].evaluation
-    assert evaluation is not None
-    assert evaluation["metric"]["origin"] == evaluation["metric"]["dense"]
+def test_curves_are_measured_once_for_all_budgets(
+    net: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = counted_prunes(monkeypatch, "curves")
+    options: dict[str, Any] = {"calibration": data, "recipe": "best", "verify": False, "plot": False}
+    sweep(net, output=tmp_path, macs=["60%", "40%"], **options)
+    assert calls[0] is calls[1] is not None
+    assert (tmp_path / "curves.json").exists()
 
 
 def test_the_command_shows_the_table(run: Run, net: Path, swept: Path, data: Path, tmp_path: Path) -> None:
