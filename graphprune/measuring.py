@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -60,6 +60,10 @@ KEPT = 1 << 30
 """Bytes of the dense program's outputs that are remembered."""
 
 
+After: TypeAlias = Callable[[Host, passes.Decision], None]
+"""Changes a slim program in place, given the cut that made it."""
+
+
 def sensitivity(
     model: Any,
     args: tuple[Any, ...] | None = None,
@@ -74,7 +78,7 @@ def sensitivity(
     output: str | os.PathLike[str] | None = None,
     fresh: bool = False,
     most: int = MOST,
-    after: Callable[[Host], None] | None = None,
+    after: str | Callable[[Host], None] | None = None,
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
     progress: Progress | None = None,
@@ -95,7 +99,8 @@ def sensitivity(
         output: a file that holds the curves, written after each group; what it has already is not measured again.
         fresh: forget what the file has.
         most: how many groups, or bundles of them, are measured at most.
-        after: changes each slim program before it runs, in place: what a compensation would do to it.
+        after: what happens to each slim program before it runs, as it will when the network is pruned: passes, such as
+            ``"compensate"``, or a function that changes it in place. Curves then say what is lost in spite of that.
         seed: of the criterion, and of the order in which samples are taken.
         dims: sizes of symbolic dimensions.
         progress: called with what is being measured.
@@ -125,7 +130,7 @@ def sensitivity(
         "removed": list(shares),
         "seed": seed,
         "data": batches.to_dict(),
-        "after": None if after is None else getattr(after, "__qualname__", type(after).__name__),
+        "after": after if after is None or isinstance(after, str) else getattr(after, "__qualname__", "a function"),
         "key": _key(host, structure, batches),
     }
     kept = None if output is None else Path(output)
@@ -134,7 +139,8 @@ def sensitivity(
     context.data["calibration"] = batches
     with clock("score"):
         scores = judge.score(evidence_for(judge, host, structure, context, seed))
-    measured = _Measurement(host, structure, cost, scores, batches, shares, distance, after)
+    then = _passes(after, batches, dims) if isinstance(after, str) else _function(after)
+    measured = _Measurement(host, structure, cost, scores, batches, shares, distance, then)
     bundled = bundles(structure, groups, most)
     curves: list[Curve] = []
     for number, bundle in enumerate(bundled, 1):
@@ -182,7 +188,7 @@ class _Measurement:
         batches: Batches,
         shares: Sequence[float],
         distance: str,
-        after: Callable[[Host], None] | None,
+        after: After,
     ) -> None:
         self._host, self._structure, self._cost, self._scores = host, structure, cost, scores
         self._batches, self._shares, self._distance, self._after = batches, shares, distance, after
@@ -202,8 +208,8 @@ class _Measurement:
             say(f"{gone / size:.0%} removed")
             slim = self._host.clone()
             program_of(slim).write(self._structure, selection)
-            if self._after is not None:
-                self._after(slim)
+            cut = passes.Decision("prune", self._host, program_of(slim).clone(), self._structure, selection)
+            self._after(slim, cut)
             found[gone / size] = self._loss(slim)
         names = {group.name: group.size for group in bundle}
         return Curve(names, tuple(found), tuple(found.values()))
@@ -233,6 +239,23 @@ class _Dense:
                 kept.append(outputs)
             yield outputs
         self._kept = kept if size <= KEPT else None
+
+
+def _function(after: Callable[[Host], None] | None) -> After:
+    return lambda slim, cut: None if after is None else after(slim)
+
+
+def _passes(text: str, batches: Batches, dims: Mapping[str, int] | None) -> After:
+    """What runs a pipeline as if the cut had been a step of it."""
+    steps = passes.parse_pipeline(text)
+
+    def run(slim: Host, cut: passes.Decision) -> None:
+        reports = [("canonicalize", passes.Report(False)), ("prune", passes.Report(True))]
+        context = passes.Context(reports=reports, dims=dims, decisions=[cut])
+        context.data["calibration"] = batches
+        passes.run_passes(slim, steps, context)
+
+    return run
 
 
 def _loss_of(found: Fidelity, distance: str) -> float:

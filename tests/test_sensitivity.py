@@ -122,6 +122,13 @@ def test_slim_models_may_be_changed_before_they_run() -> None:
     assert "after" in curves.about["after"]
 
 
+def test_passes_may_follow_each_cut() -> None:
+    plain = sensitivity(network(), calibration=inputs(64), removed=(0.5,))
+    better = sensitivity(network(), calibration=inputs(64), removed=(0.5,), after="compensate{holdout=0.25}")
+    assert all(own[0] < before[0] for own, before in zip(losses(better), losses(plain), strict=True))
+    assert better.about["after"] == "compensate{holdout=0.25}"
+
+
 def test_pools_and_small_groups_of_one_class_are_measured_together() -> None:
     program = analyse(reference.shufflenet_v2())
     groups = program.structure.groups

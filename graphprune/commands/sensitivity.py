@@ -63,6 +63,15 @@ def command(
             help="How outputs are compared: kl of distributions over classes, cosine, or the squared relative error.",
         ),
     ] = Distance.AUTO,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            "--after",
+            metavar="PASSES",
+            help="Passes over each slim model before it is measured, such as compensate.",
+            show_default=False,
+        ),
+    ] = None,
     units: Annotated[
         list[str] | None,
         typer.Option("--units", metavar="ROLE,...", help="Measure groups of these roles only.", show_default=False),
@@ -107,6 +116,7 @@ def command(
             criterion=criterion,
             removed=shares,
             distance=distance.value,
+            after=after,
             units=tuple(" ".join(name.replace("-", " ").split()) for text in units or () for name in text.split(",")),
             exclude=tuple(exclude or ()),
             output=output,

@@ -9,8 +9,9 @@ Layers differ in fan-in and scale, so raw sums would empty whole layers. A norma
   training it left the most accuracy by far (ResNet-20 90.7 % of the training images, with the mean 86.0 %; ResNet-56
   99.8 % and 92.7 %). Without a scale the scores stay raw.
 - a *cost*: scores are divided by what one position costs in the whole program: ``macs`` by its multiply-accumulates
-  (``params`` and ``bytes`` likewise), ``memory`` by the elements that it adds to the results of operators (Group Fisher, Liu et al. 2021, arXiv 2108.00708).
-  A position is then worth keeping by what it gives for its price. One that costs nothing counts as costing 1.
+  (``params`` and ``bytes`` likewise), ``memory`` by the elements that it adds to the results of operators (Group
+  Fisher, Liu et al. 2021, arXiv 2108.00708). A position is then worth keeping by what it gives for its price. One that
+  costs nothing counts as costing 1.
 - ``class``: a position's score becomes its rank among all positions of its group's class, from 0 to 1, so that each
   class loses the same share and scores are compared within classes only (isomorphic pruning, Fang et al. 2024, arXiv
   2407.04616). Groups are of one class if the same operators hold them in the same operands and dimensions, in the same
