@@ -1,4 +1,4 @@
-"""The command line: ``graphprune inspect | explain | prune | sweep | apply | verify | bench | demo``.
+"""The command line: ``graphprune inspect | explain | prune | sweep | sensitivity | apply | verify | bench | demo``.
 
 Exit codes: 0 done; 2 usage; 3 unreadable or invalid input, or an output that cannot be written; 4 nothing to prune, or
 the target is out of reach; 5 verification failed; 130 and 143 interrupted and terminated; 141 nobody reads the output;
@@ -23,7 +23,7 @@ from typing import Annotated
 
 import typer
 
-from graphprune.commands import apply, bench, demo, explain, inspect, prune, sweep, verify
+from graphprune.commands import apply, bench, demo, explain, inspect, prune, sensitivity, sweep, verify
 from graphprune.commands.result import RESULT_FIELDS
 from graphprune.commands.terminal import write_document
 from graphprune.errors import GraphpruneError, ModelError
@@ -67,7 +67,7 @@ def _carrying(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for module in (inspect, explain, prune, sweep, apply, verify, bench, demo):
+for module in (inspect, explain, prune, sweep, sensitivity, apply, verify, bench, demo):
     app.command(module.NAME)(_carrying(module.command))
 
 
