@@ -13,6 +13,7 @@ from analysed import analyse  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+import graphprune  # noqa: E402
 from graphprune.calibration.data import load_batches  # noqa: E402
 from graphprune.calibration.gradients import Gradients  # noqa: E402
 from graphprune.calibration.observe import Calibration  # noqa: E402
@@ -433,3 +434,22 @@ def test_a_module_is_pruned_by_its_gradients(labels: bool) -> None:
     assert any("no labels" in note for note in context.notes) is not labels
     with pytest.raises(UsageError, match="'taylor' needs calibration inputs"):
         Prune(ratio=0.5, criterion="taylor")(program.clone(), Context())
+
+
+def test_prune_takes_labels_and_a_loss() -> None:
+    module, x, t = convolutional(6)
+    dynamic = {"x": {0: torch.export.Dim.AUTO}}
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, t), batch_size=2)
+    told: list[Any] = []
+
+    def loss(result: Any, target: Any) -> Any:
+        told.append(target)
+        return functional.cross_entropy(result, target)
+
+    result = graphprune.prune(
+        module, (x[:2],), ratio=0.5, criterion="taylor", calibration=loader, loss=loss, compensate="none",
+        dynamic_shapes=dynamic,
+    )  # fmt: skip
+    assert result.status == "pruned"
+    assert result.params.after < result.params.before
+    assert torch.equal(torch.cat(told), t)
