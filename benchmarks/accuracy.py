@@ -28,14 +28,22 @@ from rich.console import Console
 
 Row = dict[str, Any]
 HERE = Path(__file__).parent
-OWN_PARTS = {"finetune": "accuracy_finetune.py", "memory": "accuracy_memory.py"}
-"""Parts that are programs of their own; they append to the same results."""
+PROGRAMS = {
+    "finetune": [["accuracy_finetune.py"], ["accuracy_finetune.py", "--network", "vgg16", "--keep", "25"]],
+    "memory": [["accuracy_memory.py"]],
+}
+"""Parts that are programs with options of their own, which append to the same results."""
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--part", action="append", choices=[*PARTS], help="only these (all by default)")
+    parser.add_argument(
+        "--part",
+        action="append",
+        choices=[*PARTS, *PROGRAMS],
+        help="only these (all but finetune and memory by default)",
+    )
     parser.add_argument("--only", default="*", metavar="PATTERN", help="only rows whose name matches, as resnet20/50/*")
     parser.add_argument("--seed", type=int, action="append", help="of data and random choices; may be repeated (0)")
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, one thread each")
@@ -75,9 +83,10 @@ def run(case: Case, limit: float) -> Row:
 
 
 def asked(options: argparse.Namespace) -> list[Case]:
-    """The rows that the options ask for; those of methods that this graphprune lacks are left out."""
-    found = cases(options.part or list(PARTS), options.seed or [0])
-    return [case for case in found if fnmatch(case.name, options.only) and METHODS[case.method].available]
+    """The rows that the options ask for."""
+    parts = [part for part in options.part or PARTS if part in PARTS]
+    found = cases(parts, options.seed or [0])
+    return [case for case in found if fnmatch(case.name, options.only)]
 
 
 def pending(options: argparse.Namespace, known: dict[str, Row]) -> Iterable[Case]:
@@ -106,6 +115,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{key}: {text}", flush=True)
     known = recorded(options.results)
     if not options.table:
+        for program, *given in (command for part in options.part or () for command in PROGRAMS.get(part, [])):
+            command = [sys.executable, str(HERE / program), *given, "--results", str(options.results)]
+            subprocess.run(command, check=True)
+        known = recorded(options.results)
         with ThreadPoolExecutor(options.jobs) as pool, options.results.open("a") as file:
             for row in pool.map(lambda case: run(case, options.limit), list(pending(options, known))):
                 file.write(json.dumps(row) + "\n")
@@ -113,12 +126,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 known[row["name"]] = row
                 said = row.get("figures") or row.get("reason")
                 print(f"{row['name']}: {row['status']} {said}"[:150], flush=True)
-    wanted = options.part or list(PARTS)
+    wanted = options.part or [*PARTS, *PROGRAMS]
     shown = [row for row in known.values() if row["part"] in wanted and fnmatch(row["name"], options.only)]
     Console(width=160).print(table(shown))
     if options.markdown:
         written(options.markdown, markdown(shown))
-    return int(any(row["status"] == "failed" for row in shown if row["kind"] != "Torch-Pruning"))
+    return int(any(row.get("status") == "failed" for row in shown if row.get("kind") != "Torch-Pruning"))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 __all__ = ["METHODS", "PARTS", "Case", "Method", "cases"]
@@ -15,9 +13,10 @@ __all__ = ["METHODS", "PARTS", "Case", "Method", "cases"]
 class Method:
     """A way of pruning.
 
-    ``options`` go to :func:`graphprune.prune`; ``calibrated`` methods are also given the calibration inputs. A method
-    with a ``rival`` is Torch-Pruning's: the name and arguments of its importance, and whether it is global; with
-    ``inner`` it is told to leave the channels of the residual stream alone.
+    ``options`` go to :func:`graphprune.prune`; ``calibrated`` methods are also given the calibration inputs, and
+    ``labelled`` ones, which need gradients, the module and the labels too. A method with a ``rival`` is
+    Torch-Pruning's: the name and arguments of its importance, and whether it is global; with ``inner`` it is told to
+    leave the channels of the residual stream alone. ``control`` is the dense network with the same recovery.
     """
 
     name: str
@@ -27,19 +26,7 @@ class Method:
     rival: tuple[str, Mapping[str, Any]] | None = None
     wide: bool = False
     inner: bool = False
-
-    @property
-    def available(self) -> bool:
-        """Whether this graphprune has the options."""
-        needed = {*self.options, *(["calibration"] if self.calibrated else [])}
-        return self.rival is not None or needed <= _options()
-
-
-@cache
-def _options() -> frozenset[str]:
-    import graphprune
-
-    return frozenset(inspect.signature(graphprune.prune).parameters)
+    labelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +45,23 @@ class Case:
         return f"{self.network}/{self.keep}/{self.method}/s{self.seed}"
 
 
+PLAIN = {"recipe": "no-data", "compensate": "none"}
+
+
 def _ours() -> Iterator[Method]:
     yield Method("dense", "dense")
+    yield Method("control", "dense", calibrated=True)
     for criterion in ("l1", "l2", "random"):
         for scope in ("local", "global"):
-            yield Method(f"{criterion}-{scope}", "magnitude", {"criterion": criterion, "scope": scope})
+            yield Method(f"{criterion}-{scope}", "magnitude", {**PLAIN, "criterion": criterion, "scope": scope})
     yield Method("no-data", "no data", {"recipe": "no-data"})
+    yield Method("no-data-merged", "no data", {"recipe": "no-data", "compensate": "merge"})
+    yield Method("synthetic", "no data", {"recipe": "calibrated", "calibration": "synthetic"})
     yield Method("calibrated", "calibrated", {"recipe": "calibrated", "compensate": "none"}, True)
+    yield Method("l1-compensated", "calibrated, compensated", {"recipe": "calibrated", "criterion": "l1"}, True)
+    for compensate in ("bias", "recalibrate"):
+        options = {"recipe": "calibrated", "compensate": compensate}
+        yield Method(f"calibrated-{compensate}", "calibrated, compensated", options, True)
     yield Method("compensated", "calibrated, compensated", {"recipe": "calibrated"}, True)
     yield Method("best", "calibrated, compensated", {"recipe": "best"}, True)
 
@@ -91,8 +88,23 @@ def _theirs() -> Iterator[Method]:
                 yield Method(f"tp-{name}-{scope}{end}", "Torch-Pruning", rival=rival, wide=wide, inner=inner)
 
 
-METHODS = {method.name: method for method in (*_ours(), *_theirs())}
-OURS = tuple(method.name for method in _ours() if method.name != "dense")
+def _criteria() -> Iterator[Method]:
+    """Every criterion: each group loses the same share, or groups compete, or the same with compensation."""
+    from graphprune.score import criteria, criterion
+
+    for name in criteria():
+        gradients = "gradients" in criterion(name).needs
+        for end, options in (
+            ("local", {"scope": "local", "compensate": "none"}),
+            ("global", {"scope": "global", "compensate": "none"}),
+            ("local-ls", {"scope": "local", "compensate": "least-squares"}),
+        ):
+            arguments = {"recipe": "calibrated", "criterion": name, "normalize": "max", **options}
+            yield Method(f"criterion-{name}-{end}", "criterion", arguments, True, labelled=gradients)
+
+
+METHODS = {method.name: method for method in (*_ours(), *_theirs(), *_criteria())}
+OURS = tuple(method.name for method in _ours() if method.kind != "dense")
 
 
 def _rivals(names: Sequence[str], *, inner: Sequence[bool]) -> list[str]:
@@ -117,6 +129,7 @@ PARTS: Mapping[str, tuple[tuple[tuple[str, ...], tuple[int, ...], list[str]], ..
         (("mobilenetv2",), (80, 70), _rivals(["l1", "l2", "lamp", "fpgm", "taylor"], inner=(False,))),
     ),
     "transformer": ((("llama", "albert"), (80,), [*OURS]),),
+    "criteria": ((("resnet20",), (50,), [name for name in METHODS if name.startswith("criterion-")]),),
 }
 """Of each part: networks, per cent of multiply-accumulates to keep, methods."""
 
@@ -128,6 +141,8 @@ def cases(parts: Sequence[str], seeds: Sequence[int]) -> Iterator[Case]:
             networks = dict.fromkeys(name for names, _, _ in PARTS[part] for name in names)
             for network in networks:
                 yield Case(part, network, 100, "dense", seed)
+                if part != "criteria":
+                    yield Case(part, network, 100, "control", seed)
             for names, keeps, methods in PARTS[part]:
                 for network in names:
                     for keep in keeps:

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accuracy_methods import METHODS, Case, Method
 from accuracy_networks import NETWORKS, Data, Network, outputs
 
@@ -29,13 +30,64 @@ def ours(network: Network, method: Method, case: Case, data: Data, slim: Path) -
         options["units"] = list(network.units)
     start = time.perf_counter()
     result = graphprune.prune(network.path, output=slim, macs=f"{case.keep}%", seed=case.seed, **options)
+    return {**said(result), "seconds": time.perf_counter() - start}
+
+
+def labelled(network: Network, method: Method, case: Case, data: Data) -> tuple[Row, Any]:
+    """Prune the module with gradients of the loss on labels; return what came of it, and the slim module."""
+    import torch
+    from accuracy_modules import module
+
+    import graphprune
+    from graphprune.calibration.data import Data as Labelled
+
+    torch.set_num_threads(1)
+    images = np.concatenate([feed["input"] for feed in data.calibration])
+    source = Labelled(images, batch=len(data.calibration[0]["input"]), labels=data.labels)
+    start = time.perf_counter()
+    result = graphprune.prune(
+        module(network.name),
+        (torch.from_numpy(images[:2]),),
+        macs=f"{case.keep}%",
+        seed=case.seed,
+        calibration=source,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        **method.options,
+    )
+    return {**said(result), "seconds": time.perf_counter() - start}, result.module
+
+
+def control(network: Network, data: Data, seed: int, slim: Path) -> Row:
+    """Compensate the dense network as if something had been cut, write to ``slim``."""
+    from graphprune.calibration.data import load_batches
+    from graphprune.compensation import Options, compensate
+    from graphprune.frontends.onnx_file import load
+    from graphprune.frontends.onnx_write import save
+    from graphprune.frontends.program import program_of
+    from graphprune.passes import parse_pipeline, run_passes
+    from graphprune.passes.base import Context
+    from graphprune.selection import Selection
+
+    model = load(network.path)
+    run_passes(model, parse_pipeline("canonicalize"), Context())
+    program = program_of(model)
+    structure = program.read()
+    batches = load_batches(data.calibration, model, seed=seed)
+    start = time.perf_counter()
+    nothing = Selection(structure.space, {})
+    outcome = compensate(program.clone(), structure, nothing, model, batches.feeds, Options(seed=seed), lambda _: None)
+    save(model, slim)
+    return {"status": "dense", "changed": outcome.changed, "seconds": time.perf_counter() - start}
+
+
+def said(result: Any) -> Row:
+    """What a result of graphprune says of itself."""
     return {
         "status": result.status,
         "verified": result.verified,
         "macs": [result.macs.before, result.macs.after],
         "params": [result.params.before, result.params.after],
         "notes": list(result.notes),
-        "seconds": time.perf_counter() - start,
         "stages": {stage: round(spent, 3) for stage, spent in result.seconds.items()},
     }
 
@@ -67,9 +119,19 @@ def row(case: Case) -> Row:
     dense = network.dense(case.seed)
     if case.method == "dense":
         return {"status": "dense", "figures": data.measure(dense, dense)}
+    if method.labelled:
+        import torch
+
+        found, module = labelled(network, method, case, data)
+        with torch.no_grad():
+            parts = [module(torch.from_numpy(feed["input"])).numpy() for feed in data.evaluation()]
+        return {**found, "figures": data.measure(np.concatenate(parts), dense)}
     with tempfile.TemporaryDirectory() as folder:
         slim = Path(folder) / "slim.onnx"
-        found = (theirs if method.rival else ours)(network, method, case, data, slim)
+        if method.kind == "dense":
+            found = control(network, data, case.seed, slim)
+        else:
+            found = (theirs if method.rival else ours)(network, method, case, data, slim)
         return {**found, "figures": data.measure(outputs(slim, data.evaluation()), dense)}
 
 
