@@ -38,7 +38,7 @@ def _sigmoid(x: Values) -> Values:
 
 
 def _normal(x: Values) -> Values:
-    return 0.5 * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2)))
+    return np.asarray(0.5 * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2))))
 
 
 def _clip(call: Call) -> Function:
