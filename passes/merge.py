@@ -15,7 +15,7 @@ from graphprune.text import counted
 
 __all__ = ["Merge", "last_cut"]
 
-_SAMPLES = 64
+_SAMPLES = 32
 _BATCHES = 8
 """The guard runs one dense model and several slim ones, on no more than these."""
 

@@ -54,38 +54,43 @@ def merge(
     """New weights for ``after``, which ``selection`` has left of ``before``; nothing is changed."""
     likeness = Likeness(structure, before)
     result = Merged()
-    names = Counter(layer.weight for layer in likeness.layers)
+    readers = Counter(operand.name for call in structure.calls for operand in call.operands if operand is not None)
+    together: dict[str, list[Layer]] = {}
     for layer in likeness.layers:
-        if not isinstance(layer.inputs.size, int) or not selection.cuts(layer.inputs):
+        together.setdefault(layer.weight, []).append(layer)
+    for weight, alike in together.items():
+        if not all(isinstance(layer.inputs.size, int) and selection.cuts(layer.inputs) for layer in alike):
             continue
         try:
-            _merge_layer(likeness, selection, after, layer, method, ridge, result, shared=names[layer.weight] > 1)
+            if readers[weight] != len(alike):
+                raise Blocked("a weight that other operators read too")
+            _merge_weight(likeness, selection, after, alike, method, ridge, result)
         except Blocked as reason:
-            result.left[str(reason)] += 1
+            result.left[str(reason)] += len(alike)
     return result
 
 
-def _merge_layer(
+def _merge_weight(
     likeness: Likeness,
     selection: Selection,
     after: Host,
-    layer: Layer,
+    alike: list[Layer],
     method: Merging,
     ridge: float,
     result: Merged,
-    *,
-    shared: bool,
 ) -> None:
-    if shared:
-        raise Blocked("a weight that several layers share")
+    """Merge inputs of the layers that have one weight, by the moments of all of them."""
+    layer = alike[0]
     if not is_editable(likeness.host, layer.weight) or not is_editable(after, layer.weight):
         raise Blocked("a weight that is no floating-point number")
     old = get_weight(likeness.host, layer.weight).astype(np.float64)
     if is_depthwise(layer, old):
         return
-    moments = likeness.moments(layer.x, layer.x_dim)
-    blocks = _Blocks(layer, old, moments, selection)
-    second, removed = moments.second(), 0
+    moments = [likeness.moments(each.x, each.x_dim) for each in alike]
+    blocks = _Blocks(layer, old, moments[0], selection)
+    if any((each.outer, each.inner, len(each.mean)) != blocks.layout for each in moments[1:]):
+        raise Blocked("layers with one weight that read different layouts")
+    second, removed = _shared(moments), 0
     added = np.zeros((*blocks.kept_outputs, blocks.outer, int(blocks.keep[0].sum()), blocks.inner))
     for group, keep in enumerate(blocks.keep):
         own = slice(group * len(keep), (group + 1) * len(keep))
@@ -97,8 +102,15 @@ def _merge_layer(
     current = get_weight(after, layer.weight).astype(np.float64)
     matrix = layer.form.matrix(current)
     result.weights[layer.weight] = layer.form.weight(matrix + added.reshape(matrix.shape), current)
-    result.layers += 1
+    result.layers += len(alike)
     result.positions += removed
+
+
+def _shared(moments: list[Moments]) -> Numbers:
+    """Second moments of the inputs of several layers, each of which counts the same."""
+    seconds = [each.second() for each in moments]
+    scales = [float(np.trace(second)) for second in seconds]
+    return np.asarray(sum(second / (scale or 1.0) for second, scale in zip(seconds, scales, strict=True)))
 
 
 class _Blocks:
@@ -108,6 +120,7 @@ class _Blocks:
         matrix = layer.form.matrix(weight)
         groups, outputs, features = matrix.shape
         count = len(moments.mean)
+        self.layout = (moments.outer, moments.inner, count)
         self.outer, self.inner = moments.outer, moments.inner * layer.features()
         if count % groups or groups * features != self.outer * count * self.inner or (groups > 1 and self.outer > 1):
             raise Blocked("a product whose sides are not followed")

@@ -207,3 +207,24 @@ def test_the_better_method_is_kept_and_least_squares_may_follow() -> None:
     without, merged = _error(context, model, RNG.normal(size=(2, 3)))
     assert without > 0.1
     assert merged < 0.05 * without
+
+
+def test_layers_with_one_weight_merge_together_and_a_weight_that_is_also_a_table_is_left() -> None:
+    w, v = RNG.normal(size=(6, 3)), RNG.normal(size=(6, 3))
+    w[4:] = w[:2]
+    body = "h = Gemm<transB=1>(x, w) a = Relu(h) z = MatMul(a, v) g = Gemm<transB=1>(z, w) r = Relu(g) y = MatMul(r, v)"
+    model = _onnx({"w": w, "v": v}, body)
+    context = _cut(model, "w", 0, [0, 1, 2, 3])
+    report = Merge().run(model, context)
+    assert report.counts == {"layers": 2, "positions": 2, "parallel": 2}
+    without, merged = _error(context, model, RNG.normal(size=(2, 3)))
+    assert without > 0.1
+    assert merged < 1e-4
+
+    model = _onnx(
+        {"w": w, "v": v},
+        "h = Gemm<transB=1>(x, w) a = Relu(h) z = MatMul(a, v) "
+        "k = ReduceMean(x) q = Mul(v, k) n = ReduceSum(q) y = Add(z, n)",
+    )
+    context = _cut(model, "w", 0, [0, 1, 2, 3])
+    assert Merge().run(model, context).notes == ("1 layer not merged: a weight that other operators read too",)
