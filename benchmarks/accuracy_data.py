@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BUILD", "MEAN", "STD", "Images", "cached", "cifar", "cifar_training", "corpus", "imagenet"]
+__all__ = ["BUILD", "MEAN", "STD", "Images", "cached", "cifar", "cifar_test", "cifar_training", "corpus", "imagenet"]
 
 Array = npt.NDArray[Any]
 BUILD = Path(__file__).parent.parent / "build" / "accuracy"
@@ -81,7 +81,12 @@ def cifar(seed: int, calibration: int) -> tuple[Images, Images]:
     """Return ``calibration`` training images that the seed picks of 4,000, and the 10,000 test images."""
     stored = np.load(corpus() / "data" / "cifar10_lossless.npz")
     training = Images(stored["x_train"], stored["y_train"].astype(np.int64))
-    return training.take(picked(len(training), calibration, seed)), _cifar_jpeg("test")
+    return training.take(picked(len(training), calibration, seed)), cifar_test()
+
+
+def cifar_test() -> Images:
+    """Return the 10,000 test images, which the corpus has as JPEG files."""
+    return _cifar_jpeg("test")
 
 
 def cifar_training() -> Images:

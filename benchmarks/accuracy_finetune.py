@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accuracy_data import BUILD, MEAN, STD, Images, cifar, cifar_training
+from accuracy_data import BUILD, MEAN, STD, Images, cifar, cifar_test, cifar_training
 from accuracy_modules import module as trained
 from accuracy_modules import vgg16
 from torch import nn
@@ -45,6 +44,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--limit", type=int, help="use this many training images only")
     parser.add_argument("--test", type=int, help="use this many test images only")
+    parser.add_argument("--eager", action="store_true", help="launch each operation instead of replaying a recording")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=BUILD / "finetune", help="where checkpoints are")
     parser.add_argument("--results", type=Path, default=BUILD / "accuracy.jsonl")
@@ -91,6 +91,52 @@ def accuracy(network: nn.Module, test: Feeder) -> float:
     return right / len(test)
 
 
+class Stepper:
+    """Forward and backward for one batch; on a GPU recorded once and replayed, because launching takes longer."""
+
+    def __init__(self, network: nn.Module, data: Feeder, batch: int, recorded: bool) -> None:
+        self.network, self.data = network, data
+        self.device = data.labels.device
+        self.graph: Any = None
+        if recorded and self.device.type == "cuda":
+            self._record(batch)
+
+    def __call__(self, which: torch.Tensor) -> None:
+        """Leave the gradients of these images' loss in the network."""
+        images, labels = self.data.varied(which), self.data.labels[which]
+        if self.graph is None:
+            self._gradients(images, labels)
+            return
+        self.images.copy_(images)
+        self.labels.copy_(labels)
+        self.graph.replay()
+
+    def _gradients(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        for weight in self.network.parameters():
+            if weight.grad is not None:
+                weight.grad.zero_()
+        half = self.device.type == "cuda"
+        with torch.autocast("cuda", torch.bfloat16, enabled=half, cache_enabled=False):
+            loss = functional.cross_entropy(self.network(images), labels, label_smoothing=0.1)
+        loss.backward()
+
+    def _record(self, batch: int) -> None:
+        first = torch.arange(batch, device=self.device)
+        self.images, self.labels = self.data.varied(first), self.data.labels[first].clone()
+        kept = {name: value.clone() for name, value in self.network.state_dict().items()}
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                self._gradients(self.images, self.labels)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._gradients(self.images, self.labels)
+        self.network.load_state_dict(kept)
+        self.graph = graph
+
+
 def trained_for(
     network: nn.Module, epochs: int, data: Feeder, test: Feeder, options: argparse.Namespace, path: Path
 ) -> list[float]:
@@ -102,8 +148,12 @@ def trained_for(
         network.load_state_dict(stored["network"])
         optimizer.load_state_dict(stored["optimizer"])
         curve = stored["curve"]
-    steps = math.ceil(len(data) / options.batch)
-    half = data.labels.device.type == "cuda"
+    if len(curve) >= epochs:
+        return curve
+    batch = min(options.batch, len(data))
+    steps = len(data) // batch
+    network.train()
+    gradients = Stepper(network, data, batch, not options.eager)
     for epoch in range(len(curve), epochs):
         torch.manual_seed(options.seed * 1000 + epoch)
         start = time.perf_counter()
@@ -113,11 +163,7 @@ def trained_for(
             done = (epoch * steps + step) / (epochs * steps)
             for group in optimizer.param_groups:
                 group["lr"] = options.rate * min(done / 0.15, (1 - done) / 0.85)
-            which = order[step * options.batch : (step + 1) * options.batch]
-            with torch.autocast("cuda", torch.bfloat16, enabled=half):
-                loss = functional.cross_entropy(network(data.varied(which)), data.labels[which], label_smoothing=0.1)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            gradients(order[step * batch : (step + 1) * batch])
             optimizer.step()
         curve.append(accuracy(network, test))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     train = cifar_training()
     if options.limit:
         train = train.take(np.random.default_rng(options.seed).permutation(len(train))[: options.limit])
-    held = cifar(options.seed, 1)[1]
+    held = cifar_test()
     if options.test:
         held = held.take(np.random.default_rng(options.seed).permutation(len(held))[: options.test])
     data, test = Feeder(train, device), Feeder(held, device)
