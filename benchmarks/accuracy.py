@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
@@ -120,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             subprocess.run(command, check=True)
         known = recorded(options.results)
         with ThreadPoolExecutor(options.jobs) as pool, options.results.open("a") as file:
-            for row in pool.map(lambda case: run(case, options.limit), list(pending(options, known))):
+            work = [pool.submit(run, case, options.limit) for case in pending(options, known)]
+            for row in (done.result() for done in as_completed(work)):
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 known[row["name"]] = row
