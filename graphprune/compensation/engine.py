@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from graphprune.calibration.observe import Calibration
 from graphprune.calibration.steps import Feed, Stop, Values, steps
-from graphprune.compensation.moments import RIDGES, Change, Moments, bias_only, least_squares, loss
+from graphprune.compensation.fitting import Fit, Fitting, Rows, joined
 from graphprune.compensation.pairs import Pair, pairs, restricted
 from graphprune.frontends.program import Host, program_of
 from graphprune.frontends.weight_access import get_weight, set_weight
@@ -27,6 +27,15 @@ from graphprune.structure import Structure
 __all__ = ["Method", "Options", "Outcome", "compensate"]
 
 Method: TypeAlias = Literal["least-squares", "bias"]
+
+RIDGES = (1e-5, 1e-3, 1e-2, 1e-1, 1.0)
+"""Multiples of the mean variance of the features that are tried, until one leaves more than the one before."""
+
+ROUNDS = 4
+"""How often a fit is repeated where an activation bounds what counts."""
+
+LARGE = 2048
+"""Features above which only the ridges that serve most layers are tried."""
 
 FLOOR = 1e-9
 """Below this share of what is wanted nothing is missing."""
@@ -137,97 +146,99 @@ class _Walk:
         first = problem[0]
         weight = get_weight(self.slim, first.slim.weight)
         matrix = first.slim.form.matrix(weight.astype(np.float64))
-        single = len(problem) == 1
-        pooled = not single and len({pair.bias for pair in problem}) == 1
-        seen: list[Moments] = []
-        unseen: list[Moments] = []
+        bias = all(pair.bias is not None for pair in problem)
+        pooled = len(problem) > 1 and len({pair.bias for pair in problem}) == 1
+        most = self._most(matrix.shape) // len(problem)
+        seen: list[Rows] = []
+        unseen: list[Rows] = []
         for pair, (dense, slim) in zip(problem, values, strict=True):
             offset = seen[0].offset if pooled and seen else None
-            own, other = self._moments(pair, matrix, dense, slim, single, offset)
-            if pooled and seen:
-                seen[0], unseen[0] = seen[0].plus(own), unseen[0].plus(other)
-            else:
-                seen.append(own)
-                unseen.append(other)
-        bias = all(pair.bias is not None for pair in problem)
-        missing, wanted = loss(unseen, None), sum(own.wanted for own in unseen)
+            own, other = self._rows(pair, dense, slim, len(problem) == 1, offset, most)
+            seen.append(own)
+            unseen.append(other)
+        if pooled:
+            seen, unseen, problem = [joined(seen)], [joined(unseen)], problem[:1]
+        moved = [np.einsum("gof,gf->go", matrix, rows.offset) for rows in seen]
+        start = Fit(matrix, tuple(self._constant(p, matrix) + m for p, m in zip(problem, moved, strict=True)))
+        missing, wanted = start.loss(unseen), sum(rows.variation() for rows in unseen)
         if missing <= FLOOR * wanted:
             self.outcome.whole += 1
             return
-        change, left = self._best(seen, unseen, bias)
+        fit, left = self._best(seen, unseen, start, bias)
         self.outcome.missing[first.slim.node] = (missing / max(wanted, 1e-30), left / max(wanted, 1e-30))
-        if change is None or left >= missing:
+        if left >= missing:
             self.outcome.refused += 1
             return
         self.outcome.changed += 1
-        set_weight(self.slim, first.slim.weight, first.slim.form.weight(matrix + change.matrix, weight))
-        if change.biases:
-            self._shift([problem[0]] if pooled else problem, change.absolute(seen))
+        set_weight(self.slim, first.slim.weight, first.slim.form.weight(fit.matrix, weight))
+        if bias:
+            for pair, rows, new in zip(problem, seen, fit.constants, strict=True):
+                absolute = new - np.einsum("gof,gf->go", fit.matrix, rows.offset)
+                self._shift(pair, absolute - self._constant(pair, matrix))
 
-    def _shift(self, problem: Sequence[Pair], constants: Sequence[Array]) -> None:
-        for pair, constant in zip(problem, constants, strict=True):
-            assert pair.bias is not None
-            old = get_weight(self.slim, pair.bias)
-            sign = 1.0 if pair.slim.bias is not None else -1.0
-            set_weight(self.slim, pair.bias, old + sign * constant.reshape(old.shape))
+    def _constant(self, pair: Pair, matrix: Array) -> Array:
+        """What a layer adds to its product, ``(groups, outputs)``."""
+        shape = matrix.shape[:2]
+        return np.zeros(shape) if pair.slim.bias is None else get_weight(self.slim, pair.slim.bias).reshape(shape)
 
-    def _best(self, seen: Sequence[Moments], unseen: Sequence[Moments], bias: bool) -> tuple[Change | None, float]:
-        """The change that leaves the least on the batches held out, computed from all batches then."""
-        every = [own.plus(other) for own, other in zip(seen, unseen, strict=True)]
+    def _shift(self, pair: Pair, constant: Array) -> None:
+        assert pair.bias is not None
+        old = get_weight(self.slim, pair.bias)
+        sign = 1.0 if pair.slim.bias is not None else -1.0
+        set_weight(self.slim, pair.bias, old + sign * constant.reshape(old.shape))
+
+    def _best(self, seen: Sequence[Rows], unseen: Sequence[Rows], start: Fit, bias: bool) -> tuple[Fit, float]:
+        """The fit that leaves the least on the rows held out, then computed from all rows."""
+        every = [joined(pair) for pair in zip(seen, unseen, strict=True)]
+        fitting = Fitting(seen, start, bias)
         if self.options.method == "bias":
-            if not bias:
-                return None, loss(unseen, None)
-            return bias_only(every), loss(unseen, bias_only(seen))
+            return (Fitting(every, start, bias).shifted(), fitting.shifted().loss(unseen)) if bias else (start, np.inf)
         found: list[tuple[float, float]] = []
-        for ridge in RIDGES:
-            left = loss(unseen, least_squares(seen, ridge, bias))
-            found.append((left, ridge))
-            if len(found) > 1 and left > found[-2][0]:
+        for ridge in RIDGES if fitting.features <= LARGE else RIDGES[1:3]:
+            found.append((fitting.fit(ridge).loss(unseen), ridge))
+            if len(found) > 1 and found[-1][0] > found[-2][0]:
                 break
         left, ridge = min(found)
-        return least_squares(every, ridge, bias), left
+        rounds = ROUNDS if any(rows.bounds is not None for rows in seen) else 1
+        if rounds > 1:
+            left = fitting.fit(ridge, rounds).loss(unseen)
+        return Fitting(every, start, bias).fit(ridge, rounds), left
 
-    def _moments(
-        self,
-        pair: Pair,
-        matrix: Array,
-        dense: list[Values],
-        slim: list[Values],
-        single: bool,
-        offset: Array | None,
-    ) -> tuple[Moments, Moments]:
-        """Sums over the batches to compute from, and over those held out."""
+    def _most(self, shape: tuple[int, ...]) -> int:
+        """How many rows of a weight are looked at."""
+        groups, _, features = shape
+        return min(self.options.rows, max(3 * features, int(MOST / (groups * features * features))))
+
+    def _rows(
+        self, pair: Pair, dense: list[Values], slim: list[Values], single: bool, offset: Array | None, most: int
+    ) -> tuple[Rows, Rows]:
+        """Rows of the batches to compute from, and of those held out."""
         form = pair.slim.form
-        groups, outputs, features = matrix.shape
-        single_matrix = matrix.transpose(0, 2, 1).astype(np.float32)
-        sums: list[Moments] = []
-        constant = 0.0 if pair.slim.bias is None else get_weight(self.slim, pair.slim.bias).reshape(groups, outputs)
-        most = min(self.options.rows, max(3 * features, int(MOST / (groups * features * features))))
-        for number, (wanted, given) in enumerate(zip(dense, slim, strict=True)):
-            x, y = given[pair.slim.x], self._target(pair, wanted, given, single)
+        addend = self._addend(pair) if single else None
+        bounds = pair.bounds if addend is not None else pair.plain_bounds
+        parts: list[Rows] = []
+        for wanted, given in zip(dense, slim, strict=True):
+            x, y = given[pair.slim.x], self._target(pair, wanted, given, addend)
             count = form.count(y)
             some = min(count, max(1, most // len(slim)))
             index = np.sort(self.generator.choice(count, some, replace=False)) if some < count else np.arange(count)
-            rows, targets = form.rows(x, y, index), form.targets(y, index)
-            if not sums:  # without a bias the rows count as they are
-                if offset is None:
-                    offset = rows.mean(0) if pair.bias is not None else np.zeros((groups, features), np.float32)
-                sums = [Moments(groups, features, outputs, offset) for _ in range(2)]
-            made = np.matmul(rows.transpose(1, 0, 2), single_matrix).transpose(1, 0, 2) + constant
-            error = targets - made
-            if len(slim) == 1:  # one batch: every fifth row is held out
-                out = np.arange(len(rows)) % 5 == 4
-                sums[0].add(rows[~out], error[~out], targets[~out])
-                sums[1].add(rows[out], error[out], targets[out])
-            else:
-                sums[number in self.held].add(rows, error, targets)
-        return sums[0], sums[1]
+            rows = _by_group(form.rows(x, y, index))
+            if offset is None:  # without a bias that can take it up, rows count as they are
+                offset = rows.mean(1) if pair.bias is not None else np.zeros((len(rows), rows.shape[2]), np.float32)
+            added = None if bounds is None or addend is None else _by_group(form.targets(given[addend], index))
+            rows = np.subtract(rows, offset[:, None], dtype=np.float32)
+            parts.append(Rows(rows, _by_group(form.targets(y, index)), offset, added, bounds))
+        if len(parts) == 1:  # every fifth row is held out
+            out = np.arange(parts[0].count) % 5 == 4
+            return parts[0].part(~out), parts[0].part(out)
+        held = [own for number, own in enumerate(parts) if number in self.held]
+        rest = [own for number, own in enumerate(parts) if number not in self.held]
+        return joined(rest), joined(held or rest)
 
-    def _target(self, pair: Pair, dense: Values, slim: Values, single: bool) -> Array:
+    def _target(self, pair: Pair, dense: Values, slim: Values, addend: str | None) -> Array:
         """What the layer is to give: the dense result, and what is missing in the stream that it is added to."""
         axes = self.structure.tensors[pair.dense.y] or ()
         target = restricted(dense[pair.dense.y], axes, self.selection)
-        addend = self._addend(pair) if single else None
         if addend is None:
             return target
         stream = restricted(dense[addend], self.structure.tensors[addend] or (), self.selection) - slim[addend]
@@ -238,6 +249,11 @@ class _Walk:
         factor = np.where(usable, 1 / np.where(usable, gain, 1.0), 0.0)
         shape = [-1 if dim == pair.slim.y_dim else 1 for dim in range(target.ndim)]
         return (target + stream * factor.reshape(shape)).astype(np.float32)
+
+
+def _by_group(rows: Array) -> Array:
+    """Rows of each group together."""
+    return np.ascontiguousarray(rows.transpose(1, 0, 2))
 
 
 def _names(*names: str | None) -> tuple[str, ...]:

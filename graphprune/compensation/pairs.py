@@ -7,7 +7,7 @@ missing in the stream by then. A BatchNorm in between is linear and is looked th
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,12 +36,18 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A slim layer, the dense one that it was, and the other addend of the sum that takes its result, if any."""
+    """A slim layer, the dense one that it was, and the other addend of the sum that takes its result, if any.
+
+    ``bounds`` are those of the activation that alone reads the sum, or the result where there is no addend;
+    ``plain_bounds`` those of one that alone reads the result.
+    """
 
     dense: Layer
     slim: Layer
     addend: str | None
     norm: Norm | None
+    bounds: tuple[float, float] | None = None
+    plain_bounds: tuple[float, float] | None = None
 
     @property
     def bias(self) -> str | None:
@@ -71,7 +77,11 @@ def pairs(dense: Structure, slim: Structure, host: Host, top: frozenset[str]) ->
             continue
         norm, last = _norm(layer, readers, host)
         addend = _addend(last, readers, slim, made, order[layer.node])
-        found.setdefault(layer.weight, []).append(Pair(old, layer, addend, norm))
+        plain = _bounds(layer.y, readers)
+        bounds = plain if addend is None else _bounds(readers[last][0].results[0], readers)
+        if norm is not None:  # bounds are those of what comes out of the normalisation
+            plain = bounds = None
+        found.setdefault(layer.weight, []).append(Pair(old, layer, addend, norm, bounds, plain))
     return [own for weight, own in found.items() if len(own) == uses[weight] == len(readers[weight])]
 
 
@@ -112,6 +122,41 @@ def _addend(
     if made.get(others[0], -1) >= before and others[0] in made:
         return None
     return others[0] if others[0] in made else None
+
+
+def _bounds(result: str, readers: Mapping[str, Sequence[Call]]) -> tuple[float, float] | None:
+    """Between which numbers the activation that alone reads ``result`` leaves it as it is, if it clips all others."""
+    users = readers.get(result, ())
+    if len(users) != 1 or users[0].operands[0] is None or users[0].operands[0].name != result:
+        return None
+    return _CLIPS[users[0].op](users[0]) if users[0].op in _CLIPS else None
+
+
+def _clip(call: Call) -> tuple[float, float] | None:
+    """The bounds of an ONNX Clip: attributes up to opset 10, constant operands since."""
+    found = []
+    for number, name, default in ((1, "min", -np.inf), (2, "max", np.inf)):
+        operand = call.operand(number)
+        value = operand.read() if operand is not None else call.attribute(name, default)
+        if value is None:
+            return None
+        found.append(float(np.asarray(value).reshape(())))
+    return found[0], found[1]
+
+
+def _hardtanh(call: Call) -> tuple[float, float]:
+    return float(call.attribute("min_val", -1.0)), float(call.attribute("max_val", 1.0))
+
+
+_RELU = (0.0, float("inf"))
+_CLIPS: dict[str, Callable[[Call], tuple[float, float] | None]] = {
+    "onnx.Relu": lambda _: _RELU,
+    "onnx.Clip": _clip,
+    **dict.fromkeys(("aten.relu", "aten.relu.default", "aten.relu_", "aten.relu_.default"), lambda _: _RELU),
+    **dict.fromkeys(("aten.relu6", "aten.relu6.default", "aten.relu6_.default"), lambda _: (0.0, 6.0)),
+    **dict.fromkeys(("aten.hardtanh", "aten.hardtanh.default", "aten.hardtanh_.default"), _hardtanh),
+}
+"""Activations that leave numbers between two bounds as they are and move all others to the nearer one."""
 
 
 def restricted(value: Array, axes: Axes, selection: Selection) -> Array:
