@@ -9,7 +9,9 @@ of the variance of y (optimal brain surgeon, Hassibi and Stork 1993; in blocks a
 https://arxiv.org/abs/2302.04089, and OBSPA, https://arxiv.org/abs/2403.18955). Positions go lowest cost first; after
 each round H^-1 and W are those of what is left, so that of two copies the second is dear once the first is gone. The
 score of a position is its cost in the round it goes, as a share of the variance of what the layer's result becomes
-(of the residual stream where it is added to one), summed over all layers that read it.
+(of the residual stream where it is added to one), summed over all layers that read it. H is drawn towards its diagonal
+by ``features / (features + rows / ROWS_EACH)``: among few rows, such as the pooled ones that a classifier reads, any
+feature seems to follow from the others.
 
 Needs calibration inputs, no labels. Layers that read nothing but the position itself (depthwise) have no say.
 """
@@ -43,6 +45,9 @@ ROUNDS = 48
 RIDGE = 1e-3
 """What is added to the covariance, as a multiple of the mean variance of the features."""
 
+ROWS_EACH = 8
+"""How many rows count as one independent one: neighbouring pixels and tokens resemble each other."""
+
 
 @dataclass
 class _Reader:
@@ -57,9 +62,12 @@ class _Reader:
     offset: Array | None = None  # about the mean of the rows: products in single precision lose nothing then
 
     def covariance(self) -> Array:
-        """``(groups, features, features)``."""
+        """``(groups, features, features)``, drawn towards the diagonal."""
         mean = self.mean / self.rows
-        return self.square / self.rows - mean[:, :, None] * mean[:, None, :]
+        found = self.square / self.rows - mean[:, :, None] * mean[:, None, :]
+        features = found.shape[-1]
+        drawn = features / (features + self.rows / ROWS_EACH)
+        return (1 - drawn) * found + drawn * found * np.eye(features)
 
 
 @dataclass(frozen=True, slots=True)
