@@ -58,7 +58,8 @@ def _ours() -> Iterator[Method]:
     yield Method("no-data-merged", "no data", {"recipe": "no-data", "compensate": "merge"})
     yield Method("synthetic", "no data", {"recipe": "calibrated", "calibration": "synthetic"})
     yield Method("calibrated", "calibrated", {"recipe": "calibrated", "compensate": "none"}, True)
-    yield Method("l1-compensated", "calibrated, compensated", {"recipe": "calibrated", "criterion": "l1"}, True)
+    options = {"recipe": "calibrated", "criterion": "l1", "compensate": "least-squares"}
+    yield Method("l1-compensated", "calibrated, compensated", options, True)
     for compensate in ("bias", "recalibrate"):
         options = {"recipe": "calibrated", "compensate": compensate}
         yield Method(f"calibrated-{compensate}", "calibrated, compensated", options, True)
