@@ -71,16 +71,20 @@ def _cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
             said = f"{row['status']}: {' '.join(row.get('reason', '').split())}".replace("|", "/")[:120]
             yield (row["name"], row["kind"], "", "", said, *[""] * 4)
             continue
-        origin = dense.get((row["network"], row["seed"]), row)["figures"]
         perplexity = "perplexity" in figures
-        result, base = (found["perplexity" if perplexity else "accuracy"] for found in (figures, origin))
+        result = figures["perplexity" if perplexity else "accuracy"]
+        origin = dense.get((row["network"], row["seed"]))
+        lost = ""
+        if origin is not None:
+            base = origin["figures"]["perplexity" if perplexity else "accuracy"]
+            lost = f"x {result / base:.2f}" if perplexity else f"{100 * (base - result):.1f}"
         yield (
             row["name"],
             row["kind"],
             _share(row.get("macs")),
             _share(row.get("params")),
             f"{result:.2f}" if perplexity else _percent(result),
-            f"x {result / base:.2f}" if perplexity else f"{100 * (base - result):.1f}",
+            lost,
             _percent(figures["agreement"]),
             f"{figures['kl']:.3f}",
             "" if "seconds" not in row else f"{row['seconds']:.1f}",
