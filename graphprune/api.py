@@ -18,6 +18,7 @@ import onnx_ir as ir
 from graphprune import passes
 from graphprune.choose import MAX_RATIO
 from graphprune.clock import Clock, Progress
+from graphprune.compensation.recovered import recovers, take_weights
 from graphprune.cost import CostModel
 from graphprune.curves import Curves
 from graphprune.errors import GraphpruneError, UsageError, VerificationError
@@ -36,7 +37,7 @@ from graphprune.passes.verify import Verify
 from graphprune.plan import Plan
 from graphprune.proof import Incomparable, Verification, disagreement
 from graphprune.proof import verify as prove
-from graphprune.recipes import Compensation, RecipeName, calibrated, recipe_for, recovery
+from graphprune.recipes import MADE_UP, Compensation, RecipeName, calibrated, recipe_for, recovery
 from graphprune.result import Change, GroupCount, Inspection, PruneResult
 from graphprune.sample_inputs import random_inputs
 from graphprune.score.base import FUNCTION, Criterion, Judge
@@ -132,8 +133,8 @@ def prune(
         max_ratio: the share that a group loses at most where groups compete.
         curves: sensitivity curves (:func:`graphprune.sensitivity`), or a file of them: how much of each group goes is
             then what loses least by them within the budget; the criterion orders the positions of a group.
-        recipe: criterion, normaliser and compensation together: ``no-data``, ``calibrated`` or ``best``; by default the
-            best that the data allow (:mod:`graphprune.recipes`).
+        recipe: criterion, normaliser and compensation together: ``weights``, ``no-data`` (on made-up inputs),
+            ``calibrated`` or ``best``; by default the best that the data allow (:mod:`graphprune.recipes`).
         calibration: inputs like those that the network will see, without labels or with: an ``.npz``, an ``.npy``, a
             folder of pictures, arrays, an iterable, or ``"synthetic"`` (:func:`~.calibration.data.load_batches`).
         compensate: how the weights that are left make up for what is gone: ``least-squares`` or ``bias`` (on
@@ -189,32 +190,26 @@ def prune(
         data["criterion"] = criterion
         criterion = FUNCTION
     if pipeline is None:
-        way_of = recipe_for(recipe, data=calibration is not None)
-        if way_of.measured and curves is None:
-            from graphprune.measuring import sensitivity
-
-            order = criterion or way_of.criterion
-            found = sensitivity(
-                model,
-                args if isinstance(args, tuple) else None,
-                kwargs,
-                calibration=calibration,
-                criterion=data.get("criterion", order),
-                seed=seed,
-                dims=dims,
-                progress=progress,
-                dynamic_shapes=dynamic_shapes,
+        chosen = recipe_for(recipe, data=calibration is not None)
+        if chosen.made_up and calibration is None:
+            data["calibration"] = calibration = MADE_UP
+        if chosen.measured and curves is None:
+            asked = dataclasses.replace(
+                asked,
+                curves=_measured(
+                    model, args, kwargs, data, criterion or chosen.criterion, seed, dims, progress, dynamic_shapes
+                ),
             )
-            asked = dataclasses.replace(asked, curves=found)
+        own = chosen.normalizer(asked) if criterion in (None, chosen.criterion) else None
         asked = dataclasses.replace(
-            asked, criterion=criterion or way_of.criterion, normalize=normalize or way_of.normalizer(asked)
+            asked, criterion=criterion or chosen.criterion, normalize=normalize or own or asked.normalize
         )
-        steps = [asked, *recovery(compensate or (way_of.compensate if criterion is None else "none"))]
+        steps = [asked, *recovery(compensate or chosen.compensate)]
     else:
         if recipe is not None or compensate is not None:
             raise UsageError("a pipeline says all that is done; write compensate in it, and give no recipe beside it")
-        chosen = {"criterion": criterion, "normalize": normalize}
-        asked = dataclasses.replace(asked, **{name: value for name, value in chosen.items() if value is not None})
+        said = {"criterion": criterion, "normalize": normalize}
+        asked = dataclasses.replace(asked, **{name: value for name, value in said.items() if value is not None})
         steps = _filled(passes.parse_pipeline(pipeline), asked)
     if metric is not None and evaluation is None and calibration is None:
         raise UsageError("a metric is measured on data: give evaluation=..., or calibration=... with labels")
@@ -341,6 +336,8 @@ def verify(
 ) -> Verification:
     """Prove that ``slim`` computes what ``original`` computes with the positions erased that ``plan`` removes.
 
+    Where the plan's pipeline chose weights anew after the cut, the original gets those first, at the positions that
+    are kept: then the proof is about the graph, and how near it is to the original's own outputs is another question.
     Modules need the example inputs ``args`` and ``kwargs``.
     """
     decided = plan if isinstance(plan, Plan) else Plan.load(plan)
@@ -357,6 +354,8 @@ def verify(
     with clock("analyse"):
         structure = read(before)
         selection = decided.selection(structure)
+        if recovers(decided):
+            take_weights(before, after, structure, selection)
     inputs = [random_inputs(before, seed + run, dims) for run in range(runs)] if dims else None
     with clock("verify"):
         return prove(before, after, structure, selection, seed=seed, runs=runs, inputs=inputs)
@@ -425,6 +424,33 @@ def _onnx(model: Source | Torch) -> Source:
     if isinstance(model, str | os.PathLike | ir.Model | onnx.ModelProto):
         return model
     raise UsageError(f"a {type(model).__name__} is neither an ONNX model nor a PyTorch module")
+
+
+def _measured(
+    model: Source | Torch,
+    args: PathLike | tuple[Any, ...] | None,
+    kwargs: Mapping[str, Any] | None,
+    data: Mapping[str, Any],
+    criterion: str,
+    seed: int,
+    dims: Mapping[str, int] | None,
+    progress: Progress | None,
+    dynamic_shapes: Any,
+) -> Curves:
+    """The sensitivity curves of a model on the calibration inputs of a call."""
+    from graphprune.measuring import sensitivity
+
+    return sensitivity(
+        model,
+        args if isinstance(args, tuple) else None,
+        kwargs,
+        calibration=data["calibration"],
+        criterion=data.get("criterion", criterion),
+        seed=seed,
+        dims=dims,
+        progress=progress,
+        dynamic_shapes=dynamic_shapes,
+    )
 
 
 # -- one run ------------------------------------------------------------------------------------------------------

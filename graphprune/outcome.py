@@ -108,7 +108,7 @@ def compared(
     found = evaluate(
         runs[0], runs[1], batches, metric=metric, origin=runs[0] if _recovers(context) else None, names=names
     )
-    notes = [*batches.notes]
+    notes = [*dict.fromkeys((*getattr(calibration, "notes", ()), *batches.notes))]
     if given is None and not batches.synthetic:
         notes.append(
             "compared on the calibration inputs, which flatters what was chosen on them: give --eval other data"

@@ -1,12 +1,14 @@
 """Recipes: which criterion, normaliser and recovery suit the data that there are.
 
-=============  =====================================================================================================
-``no-data``    weights alone: nothing is known of what runs through the network
+============== ====================================================================================================
+``weights``    weights alone; the slim model is the masked original, bit by bit of what is left
+``no-data``    as ``calibrated``, on inputs that are made up
 ``calibrated`` inputs without labels: the least-squares cost of each position, and new weights for what is left
 ``best``       as ``calibrated``, with the share of each group found from measured sensitivity curves; slower
-=============  =====================================================================================================
+============== ====================================================================================================
 
-Without a recipe the best that the data allow is taken: ``calibrated`` with calibration inputs, otherwise ``no-data``.
+Without a recipe the best that the data allow is taken: ``calibrated`` with calibration inputs, otherwise ``weights``.
+Inputs are made up only where that is asked for, since nobody but the user knows on which scale a network reads them.
 What a call says itself goes before what its recipe says.
 """
 
@@ -14,19 +16,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
+from graphprune.cost import CostModel
 from graphprune.errors import UsageError
+from graphprune.frontends.program import Host, program_of
 from graphprune.passes.base import Pass
 from graphprune.passes.pipeline import parse_pipeline
 from graphprune.passes.prune import Prune
 
-if TYPE_CHECKING:
-    from graphprune.calibration.data import Batches
+__all__ = ["COMPENSATIONS", "MADE_UP", "Compensation", "Recipe", "RecipeName", "calibrated", "recipe_for", "recovery"]
 
-__all__ = ["COMPENSATIONS", "Compensation", "Recipe", "RecipeName", "calibrated", "recipe_for", "recovery"]
+MADE_UP = "made up"
+"""Stands for inputs that are to be made up, as many as the network's size allows."""
 
-RecipeName: TypeAlias = Literal["no-data", "calibrated", "best"]
+LEAST, MOST = 32, 512
+"""Of samples that are made up."""
+WORK = 4 * 10**11
+"""Multiply-accumulates that one run on made-up inputs may take."""
+
+RecipeName: TypeAlias = Literal["weights", "no-data", "calibrated", "best"]
 Compensation: TypeAlias = Literal["none", "least-squares", "bias", "merge", "recalibrate"]
 
 COMPENSATIONS: Mapping[str, str] = {
@@ -43,13 +52,14 @@ COMPENSATIONS: Mapping[str, str] = {
 class Recipe:
     """A criterion, how its scores are made comparable where groups compete, and what is done to the weights after.
 
-    ``measured`` tells that sensitivity curves decide how much of each group goes.
+    ``measured`` tells that sensitivity curves decide how much of each group goes, ``made_up`` that inputs may be.
     """
 
     criterion: str
     normalize: str
     compensate: Compensation
     measured: bool = False
+    made_up: bool = False
 
     def normalizer(self, asked: Prune) -> str:
         """The normaliser for a budget: scores by cost are by the cost that is asked for."""
@@ -59,7 +69,8 @@ class Recipe:
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "no-data": Recipe("l1", "max", "none"),
+    "weights": Recipe("l1", "max", "none"),
+    "no-data": Recipe("obs", "macs", "least-squares", made_up=True),
     "calibrated": Recipe("obs", "macs", "least-squares"),
     "best": Recipe("obs", "macs", "least-squares", measured=True),
 }
@@ -72,12 +83,13 @@ def recipe_for(name: str | None, *, data: bool) -> Recipe:
         UsageError: there is none of that name, or it needs data that are not there.
     """
     if name is None:
-        return RECIPES["calibrated" if data else "no-data"]
+        return RECIPES["calibrated" if data else "weights"]
     if name not in RECIPES:
         raise UsageError(f"no recipe is called '{name}'; there are: {', '.join(get_args(RecipeName))}")
-    if not data and name != "no-data":
+    recipe = RECIPES[name]
+    if not data and name in ("calibrated", "best"):
         raise UsageError(f"recipe '{name}' needs calibration inputs: give --calib PATH, or --calib synthetic")
-    return RECIPES[name]
+    return recipe
 
 
 def recovery(name: str) -> list[Pass]:
@@ -92,15 +104,22 @@ def recovery(name: str) -> list[Pass]:
     return parse_pipeline(text) if text else []
 
 
-def calibrated(data: Mapping[str, object], host: Any, seed: int, dims: Mapping[str, int] | None) -> dict[str, object]:
+def calibrated(data: Mapping[str, object], host: Host, seed: int, dims: Mapping[str, int] | None) -> dict[str, object]:
     """``data`` for a context, with the calibration inputs read and checked against the program."""
-    found = dict(data)
-    if data.get("calibration") is not None:
-        found["calibration"] = _batches(data["calibration"], host, seed, dims)
+    found, source = dict(data), data.get("calibration")
+    if source is None:
+        return found
+    from graphprune.calibration.data import SYNTHETIC, load_batches
+
+    if source is MADE_UP:
+        found["calibration"] = load_batches(SYNTHETIC, host, limit=_samples(host, dims), seed=seed, dims=dims)
+    else:
+        found["calibration"] = load_batches(source, host, seed=seed, dims=dims)
     return found
 
 
-def _batches(source: Any, host: Any, seed: int, dims: Mapping[str, int] | None) -> Batches:
-    from graphprune.calibration.data import load_batches
-
-    return load_batches(source, host, seed=seed, dims=dims)
+def _samples(host: Host, dims: Mapping[str, int] | None) -> int:
+    """How many samples are made up: as many as help, fewer for networks that take long to run."""
+    program = program_of(host)
+    macs = CostModel(program.read(), program.sizes(dims)).total.macs
+    return max(LEAST, min(MOST, WORK // max(macs, 1)))

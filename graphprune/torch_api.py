@@ -16,6 +16,7 @@ from torch import nn
 
 from graphprune import passes
 from graphprune.clock import Clock, Progress
+from graphprune.compensation.recovered import recovers, take_weights
 from graphprune.cost import CostModel
 from graphprune.errors import GraphpruneError, UsageError, VerificationError
 from graphprune.frontends.atomic import write_text
@@ -249,7 +250,10 @@ def verify_module(
         context = passes.Context(reports=[("canonicalize", passes.Report(False))])
         passes.run_passes(before, passes.parse_pipeline(plan.prepare), context)
     structure = before.read()
-    return verify_program(before, after, structure, plan.selection(structure), seed=seed, runs=runs)
+    selection = plan.selection(structure)
+    if recovers(plan):
+        take_weights(before, after, structure, selection)
+    return verify_program(before, after, structure, selection, seed=seed, runs=runs)
 
 
 def inspect_module(

@@ -1,4 +1,4 @@
-"""Running a program on inputs that stand for its real ones: what it computes inside, and how far two programs differ."""
+"""Running a program on inputs that stand for its real ones: what it computes inside, how far two programs differ."""
 
 from __future__ import annotations
 

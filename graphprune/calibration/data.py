@@ -158,7 +158,7 @@ def load_batches(
             raise UsageError("synthetic inputs have no labels; give data, or leave the labels out")
         pieces = synthetic_pieces(slots, limit or SYNTHETIC_SAMPLES, batch, seed, how, dims or {}, _runner(host))
         notes: tuple[str, ...] = (
-            "SYNTHETIC calibration inputs (noise, not data): figures on them say little about the model on its data",
+            "SYNTHETIC calibration inputs (made up, not data): figures on them say little about the model on its data",
         )
         name = f"{SYNTHETIC} noise"
     else:

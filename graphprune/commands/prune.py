@@ -88,8 +88,8 @@ def command(
         typer.Option(
             "--recipe",
             metavar="NAME",
-            help="Criterion, normaliser and compensation together: no-data, calibrated or best; by default the best "
-            "that the data allow.",
+            help="Criterion, normaliser and compensation together: weights, no-data (on made-up inputs), calibrated or "
+            "best; by default the best that the data allow.",
             show_default=False,
             rich_help_panel=CHOICE,
         ),
