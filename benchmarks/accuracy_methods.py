@@ -45,7 +45,7 @@ class Case:
         return f"{self.network}/{self.keep}/{self.method}/s{self.seed}"
 
 
-PLAIN = {"recipe": "no-data", "compensate": "none"}
+PLAIN = {"recipe": "weights", "compensate": "none"}
 
 
 def _ours() -> Iterator[Method]:
@@ -55,8 +55,7 @@ def _ours() -> Iterator[Method]:
         for scope in ("local", "global"):
             yield Method(f"{criterion}-{scope}", "magnitude", {**PLAIN, "criterion": criterion, "scope": scope})
     yield Method("no-data", "no data", {"recipe": "no-data"})
-    yield Method("no-data-merged", "no data", {"recipe": "no-data", "compensate": "merge"})
-    yield Method("synthetic", "no data", {"recipe": "calibrated", "calibration": "synthetic"})
+    yield Method("l2-merged", "no data", {"recipe": "weights", "criterion": "l2", "compensate": "merge"})
     yield Method("calibrated", "calibrated", {"recipe": "calibrated", "compensate": "none"}, True)
     options = {"recipe": "calibrated", "criterion": "l1", "compensate": "least-squares"}
     yield Method("l1-compensated", "calibrated, compensated", options, True)

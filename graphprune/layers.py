@@ -87,7 +87,7 @@ class Layer:
 
 def layers(structure: Structure) -> list[Layer]:
     """All layers of a program in reading order."""
-    readers = Counter(operand.name for call in structure.calls for operand in call.operands if operand is not None)
+    readers = _readers(structure)
     adders = {
         operand.name: call
         for call in structure.calls
@@ -106,7 +106,7 @@ def layers(structure: Structure) -> list[Layer]:
 
 def destinations(structure: Structure) -> dict[str, str]:
     """For results that nothing reads but a sum of two activations of one shape: the sum, a residual stream mostly."""
-    readers = Counter(operand.name for call in structure.calls for operand in call.operands if operand is not None)
+    readers = _readers(structure)
     found: dict[str, str] = {}
     for call in structure.calls:
         operands = [operand for operand in call.operands[:2] if operand is not None]
@@ -115,6 +115,13 @@ def destinations(structure: Structure) -> dict[str, str]:
         a, b = (structure.tensors.get(operand.name) or () for operand in operands)
         if [axis.size for axis in a] == [axis.size for axis in b]:
             found.update((one.name, call.results[0]) for one in operands if readers[one.name] == 1)
+    return found
+
+
+def _readers(structure: Structure) -> Counter[str]:
+    """How often each tensor is read; being a result of the program counts."""
+    found = Counter(operand.name for call in structure.calls for operand in call.operands if operand is not None)
+    found.update(structure.outputs)
     return found
 
 

@@ -35,6 +35,7 @@ bind(
     "input weight bias",
     transposed=True,
     group="groups",
+    **_SPATIAL,
 )
 bind("aten.conv_tbc", Rule("t! b i, k i o, o -> u b o", macs=("u b k i o",)), "self weight bias")
 

@@ -1,0 +1,157 @@
+"""Recipes: what is done where nobody says how, from Python and the command line, and that it can be proved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from typer.testing import CliRunner
+
+import graphprune
+from graphprune.cli import app
+from graphprune.errors import UsageError
+from graphprune.models.reference import resnet18
+from graphprune.passes import canonicalize
+from graphprune.passes.prune import Prune
+from graphprune.recipes import COMPENSATIONS, MADE_UP, RECIPES, calibrated, recipe_for, recovery
+from graphprune.sample_inputs import random_inputs
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small convolutional network as a file."""
+    path = tmp_path_factory.mktemp("model") / "net.onnx"
+    onnx.save(resnet18(tiny=True), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(model: Path) -> dict[str, Any]:
+    """Inputs of that network by name."""
+    feed = random_inputs(onnx.load(model))
+    return {name: RNG.standard_normal((48, *value.shape[1:])).astype(np.float32) for name, value in feed.items()}
+
+
+def test_the_best_that_the_data_allow() -> None:
+    """Without a name: weights alone without data, calibrated with them."""
+    assert recipe_for(None, data=False) is RECIPES["weights"]
+    assert recipe_for(None, data=True) is RECIPES["calibrated"]
+    assert recipe_for("no-data", data=False).made_up
+    with pytest.raises(UsageError, match="--calib"):
+        recipe_for("best", data=False)
+    with pytest.raises(UsageError, match="there are: weights, no-data, calibrated, best"):
+        recipe_for("good", data=True)
+
+
+def test_compensations_by_name() -> None:
+    """Each is a pipeline of passes; an unknown one is refused by name."""
+    assert [len(recovery(name)) for name in COMPENSATIONS] == [0, 1, 1, 1, 1]
+    with pytest.raises(UsageError, match="there are: none, least-squares"):
+        recovery("magic")
+
+
+def test_scores_are_by_the_cost_that_is_asked_for() -> None:
+    """A target for parameters ranks by parameters, one for MACs, and a ratio, by MACs."""
+    recipe = RECIPES["calibrated"]
+    assert recipe.normalizer(Prune(macs="50%")) == "macs"
+    assert recipe.normalizer(Prune(params="50%")) == "params"
+    assert recipe.normalizer(Prune(ratio=0.5)) == "macs"
+
+
+def test_calibration_changes_weights_and_is_proved(model: Path, images: dict[str, Any]) -> None:
+    """The cut is proved, the weights are chosen anew, outputs are compared, and the origin control is there."""
+    plain = graphprune.prune(
+        model, macs="60%", criterion="obs", calibration=images, compensate="none", normalize="macs"
+    )
+    found = graphprune.prune(model, macs="60%", calibration=images)
+    assert found.verified
+    assert found.plan is not None
+    assert plain.plan is not None
+    assert found.plan.cuts == plain.plan.cuts
+    assert found.evaluation is not None
+    assert plain.evaluation is not None
+    assert found.evaluation.fidelity.relative_error < plain.evaluation.fidelity.relative_error
+    assert found.evaluation.origin is not None
+    assert found.evaluation.origin.relative_error == 0
+    assert any("flatters" in note for note in found.notes)
+
+
+def test_made_up_inputs_are_said(model: Path) -> None:
+    """The recipe without data makes inputs up and says so."""
+    found = graphprune.prune(model, macs="60%", recipe="no-data")
+    assert any("SYNTHETIC" in note for note in found.notes)
+    assert found.evaluation is not None
+    assert found.evaluation.fidelity.synthetic
+
+
+def test_how_many_inputs_are_made_up() -> None:
+    """As many as the size of the network allows."""
+    canonical = ir.from_proto(resnet18(tiny=True))
+    canonicalize(canonical)
+    batches = calibrated({"calibration": MADE_UP}, canonical, 0, None)["calibration"]
+    assert 32 <= batches.samples <= 512  # type: ignore[attr-defined]
+
+
+def test_the_command_line(model: Path, images: dict[str, Any], tmp_path: Path) -> None:
+    """Options for data and recipe; what came out is verified by its plan, new weights and all."""
+    np.savez(tmp_path / "calib.npz", **images)
+    arguments = ["prune", str(model), "-o", str(tmp_path / "slim.onnx"), "--macs", "60%", "--json"]
+    arguments += ["--calib", str(tmp_path / "calib.npz"), "--plan", str(tmp_path / "plan.json")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    answer = json.loads(done.stdout)
+    assert answer["evaluation"]["fidelity"]["outputs"]
+    assert answer["verified"]
+    check = ["verify", str(model), str(tmp_path / "slim.onnx"), "--plan", str(tmp_path / "plan.json")]
+    done = CliRunner().invoke(app, check)
+    assert done.exit_code == 0, done.output
+
+
+def test_options_that_exclude_each_other(model: Path, images: dict[str, Any]) -> None:
+    """A pipeline says all; a metric needs data."""
+    with pytest.raises(UsageError, match="pipeline says all"):
+        graphprune.prune(model, pipeline="prune{ratio=0.5}", recipe="weights")
+    with pytest.raises(UsageError, match="a metric is measured on data"):
+        graphprune.prune(model, ratio=0.5, metric="accuracy")
+    with pytest.raises(UsageError, match="needs calibration inputs"):
+        graphprune.prune(model, ratio=0.5, criterion="wanda")
+    with pytest.raises(UsageError, match="ONNX model does not have"):
+        graphprune.prune(model, ratio=0.5, criterion="taylor", calibration=images)
+
+
+def test_best_measures_and_prunes_by_curves(model: Path, images: dict[str, Any]) -> None:
+    """Sensitivity curves decide how much of each group goes; the budget is met."""
+    few = {name: values[:8] for name, values in images.items()}
+    found = graphprune.prune(model, macs="60%", recipe="best", calibration=few)
+    assert found.macs.after <= 0.6 * found.macs.before
+    assert found.verified
+
+
+@pytest.mark.torch
+def test_a_module_keeps_its_class(tmp_path: Path) -> None:
+    """New weights reach the module that comes back, its own class included."""
+    torch = pytest.importorskip("torch")
+    from torch import nn
+
+    generator = torch.Generator().manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 12, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5),
+    ).eval()  # fmt: skip
+    batches = [torch.randn(8, 3, 8, 8, generator=generator) for _ in range(6)]
+    found = graphprune.prune(module, (batches[0],), macs="50%", calibration=batches)
+    assert found.way == "module"
+    assert found.evaluation is not None
+    plain = graphprune.prune(module, (batches[0],), macs="50%", calibration=batches, compensate="none")
+    again = graphprune.load(found.save(tmp_path / "slim"), module)
+    with torch.no_grad():
+        dense, slim, without, loaded = (net(batches[1]) for net in (module, found.module, plain.module, again))
+    assert (dense - slim).square().sum() < 0.5 * (dense - without).square().sum()
+    assert torch.allclose(loaded, slim, atol=1e-5)
