@@ -208,7 +208,7 @@ def prune(
     else:
         if recipe is not None or compensate is not None:
             raise UsageError("a pipeline says all that is done; write compensate in it, and give no recipe beside it")
-        said = {"criterion": criterion, "normalize": normalize}
+        said: dict[str, Any] = {"criterion": criterion, "normalize": normalize}
         asked = dataclasses.replace(asked, **{name: value for name, value in said.items() if value is not None})
         steps = _filled(passes.parse_pipeline(pipeline), asked)
     if metric is not None and evaluation is None and calibration is None:

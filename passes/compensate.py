@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from graphprune.compensation import Method, Options, compensate
 from graphprune.errors import UsageError
@@ -38,7 +38,7 @@ class Compensate(Pass):
         Raises:
             UsageError: there are no calibration inputs, or nothing was cut before.
         """
-        batches = context.data.get("calibration")
+        batches: Any = context.data.get("calibration")
         if batches is None:
             raise UsageError("compensate needs calibration inputs: give --calib PATH, or calibration=... in Python")
         cuts = [

@@ -129,4 +129,4 @@ def _extent(feed: Feed) -> int:
     while isinstance(value, list | tuple) and value:
         value = value[0]
     shape = getattr(value, "shape", ())
-    return int(shape[0]) if len(shape) else 1
+    return int(next(iter(shape), 1))

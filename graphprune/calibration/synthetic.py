@@ -169,4 +169,4 @@ def _pink(channels: int, height: int, width: int, generator: np.random.Generator
     frequency[0, 0] = 1.0
     white = generator.standard_normal((channels, height, width))
     pink: npt.NDArray[np.float64] = np.fft.irfft2(np.fft.rfft2(white) / frequency, s=(height, width))
-    return pink / np.maximum(pink.std((1, 2), keepdims=True), 1e-12)
+    return np.asarray(pink / np.maximum(pink.std((1, 2), keepdims=True), 1e-12))

@@ -243,12 +243,12 @@ class _Walk:
             return target
         stream = restricted(dense[addend], self.structure.tensors[addend] or (), self.selection) - slim[addend]
         if pair.norm is None:
-            return target + stream
+            return np.asarray(target + stream)
         gain = pair.norm.gain
         usable = np.abs(gain) > 1e-2 * np.abs(gain).max(initial=0.0)
         factor = np.where(usable, 1 / np.where(usable, gain, 1.0), 0.0)
         shape = [-1 if dim == pair.slim.y_dim else 1 for dim in range(target.ndim)]
-        return (target + stream * factor.reshape(shape)).astype(np.float32)
+        return np.asarray(target + stream * factor.reshape(shape), np.float32)
 
 
 def _by_group(rows: Array) -> Array:

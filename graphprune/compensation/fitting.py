@@ -64,7 +64,7 @@ class Rows:
             made, target = made + self.added, target + self.added
         clipped = np.clip(target, low, high)
         same = ((made < low) & (clipped <= low)) | ((made > high) & (clipped >= high))
-        return np.where(same, np.float32(0), clipped - made)
+        return np.asarray(np.where(same, np.float32(0), clipped - made))
 
     def loss(self, matrix: Array, constant: Array) -> float:
         """The sum of squares of what is missing, behind the activation where there is one."""

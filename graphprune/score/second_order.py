@@ -67,7 +67,7 @@ class _Reader:
         found = self.square / self.rows - mean[:, :, None] * mean[:, None, :]
         features = found.shape[-1]
         drawn = features / (features + self.rows / ROWS_EACH)
-        return (1 - drawn) * found + drawn * found * np.eye(features)
+        return np.asarray((1 - drawn) * found + drawn * found * np.eye(features))
 
 
 @dataclass(frozen=True, slots=True)
