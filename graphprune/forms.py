@@ -120,7 +120,8 @@ class ConvolutionForm:
             return own
         space = tuple(range(2, weight.ndim))
         grouped = np.flip(weight, space).reshape(self.groups, -1, weight.shape[1], self.taps)
-        return grouped.transpose(0, 2, 1, 3).reshape(self.groups, weight.shape[1], -1)
+        turned: Array = grouped.transpose(0, 2, 1, 3).reshape(self.groups, weight.shape[1], -1)
+        return turned
 
     def weight(self, matrix: Array, like: Array) -> Array:
         """See :class:`Form`."""
