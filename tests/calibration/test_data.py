@@ -200,7 +200,7 @@ def test_synthetic_inputs_are_said_to_be() -> None:
     assert images.std() == pytest.approx(1, abs=0.1)
     power = np.square(np.abs(np.fft.fft2(images))).mean((0, 1))[0]
     assert power[1] / power[8] > 30  # 64 where the amplitude is 1 / frequency; 1 for white noise
-    assert np.corrcoef(images[:, 0].ravel(), images[:, 1].ravel())[0, 1] > 0.8
+    assert np.corrcoef(images[:, 0].ravel(), images[:, 1].ravel())[0, 1] > 0.6
     with pytest.raises(UsageError, match="synthetic inputs have no labels"):
         load_batches("synthetic", IMAGES, labels=[1])
 
