@@ -554,6 +554,7 @@ def _run(
         params=Change(before.params, after.params),
         macs=Change(before.macs, after.macs),
         bytes=Change(before.bytes, after.bytes),
+        peak=Change(before.peak, after.peak),
         groups=group_count(before.groups, context),
         ceiling=before.ceiling,
         verified=None if not proofs else all(proof.ok for proof in proofs),

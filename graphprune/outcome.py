@@ -30,6 +30,7 @@ class Figures:
     params: int
     macs: int
     bytes: int
+    peak: int
     groups: int
     ceiling: Ceiling
     undeclared: tuple[str, ...]
@@ -39,9 +40,10 @@ class Figures:
         """Read and count ``program``."""
         structure = program.read()
         cost = CostModel(structure, program.sizes(dims))
-        total = cost.total
+        total = cost.at({}, peak=True)
         undeclared = tuple(sorted(structure.undeclared))
-        return cls(total.params, total.macs, total.bytes, len(structure.groups), ceiling(cost), undeclared)
+        groups = len(structure.groups)
+        return cls(total.params, total.macs, total.bytes, total.peak or 0, groups, ceiling(cost), undeclared)
 
     def details(self) -> dict[str, object]:
         """The figures of a result that nothing came of."""
@@ -49,6 +51,7 @@ class Figures:
             "params": {"before": self.params, "after": None},
             "macs": {"before": self.macs, "after": None},
             "bytes": {"before": self.bytes, "after": None},
+            "peak": {"before": self.peak, "after": None},
             "groups": {"total": self.groups, "cut": 0},
             "ceiling": asdict(self.ceiling),
             "undeclared": self.undeclared,

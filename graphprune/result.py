@@ -40,7 +40,8 @@ class GroupCount:
 class PruneResult:
     """The outcome of pruning one model.
 
-    ``params`` counts the elements of weights, ``bytes`` what all initializers take, ``macs`` multiply-accumulates for
+    ``params`` counts the elements of weights, ``bytes`` what all initializers take, ``peak`` the
+    most bytes of activations that are alive at once (:mod:`graphprune.activations`), ``macs`` multiply-accumulates for
     one sample at typical extents of symbolic dimensions. ``verified`` is None where no proof was asked for;
     ``max_error`` is the largest difference that the proof saw, relative to the scale of the output; ``lossless`` tells
     that nothing but dead weight went, so that the original itself was compared. ``seconds`` are
@@ -53,6 +54,7 @@ class PruneResult:
     params: Change
     macs: Change
     bytes: Change
+    peak: Change
     groups: GroupCount
     ceiling: Ceiling
     verified: bool | None
@@ -72,6 +74,7 @@ class PruneResult:
             "params": asdict(self.params),
             "macs": asdict(self.macs),
             "bytes": asdict(self.bytes),
+            "peak": asdict(self.peak),
             "groups": asdict(self.groups),
             "ceiling": asdict(self.ceiling),
             "verified": self.verified,

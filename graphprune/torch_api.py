@@ -152,6 +152,7 @@ def prune_module(
         params=Change(before.params, after.params),
         macs=Change(before.macs, after.macs),
         bytes=Change(before.bytes, after.bytes),
+        peak=Change(before.peak, after.peak),
         groups=group_count(before.groups, context),
         ceiling=before.ceiling,
         verified=None if not proofs else all(proof.ok for proof in proofs),

@@ -16,7 +16,19 @@ if TYPE_CHECKING:
 __all__ = ["RESULT_FIELDS", "show_result", "write_report"]
 
 RESULT_FIELDS = (
-    *("params", "macs", "bytes", "groups", "ceiling", "verified", "max_error", "undeclared", "notes", "seconds"),
+    *(
+        "params",
+        "macs",
+        "bytes",
+        "peak",
+        "groups",
+        "ceiling",
+        "verified",
+        "max_error",
+        "undeclared",
+        "notes",
+        "seconds",
+    ),
     *("output", "evaluation"),
 )
 """What the document of a result has beside its status; null in a refusal where it is not known."""
@@ -28,6 +40,7 @@ def show_result(terminal: Terminal, result: PruneResult, source: str) -> None:
         _row("parameters", result.params),
         _row("MACs", result.macs),
         _row("bytes", result.bytes, "B"),
+        _row("peak of activations", result.peak, "B"),
     ]
     terminal.table(("", "before", "after", "change"), rows, right=("before", "after", "change"))
     groups, ceiling = result.groups, result.ceiling
