@@ -16,20 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["RESULT_FIELDS", "show_result", "write_report"]
 
 RESULT_FIELDS = (
-    *(
-        "params",
-        "macs",
-        "bytes",
-        "peak",
-        "groups",
-        "ceiling",
-        "verified",
-        "max_error",
-        "undeclared",
-        "notes",
-        "seconds",
-    ),
-    *("output", "evaluation"),
+    *("params", "macs", "bytes", "peak", "groups", "ceiling", "verified", "max_error", "undeclared", "notes"),
+    *("seconds", "output", "evaluation"),
 )
 """What the document of a result has beside its status; null in a refusal where it is not known."""
 
