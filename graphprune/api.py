@@ -456,6 +456,9 @@ def _measured(
 # -- one run ------------------------------------------------------------------------------------------------------
 
 
+_ONLY_THE_CUT = "weights were chosen anew where this plan was made; a plan stores the cut alone, which was applied"
+
+
 @dataclasses.dataclass(frozen=True)
 class _Apply(passes.Pass):
     """Cut what a plan says."""
@@ -470,7 +473,9 @@ class _Apply(passes.Pass):
             structure = program_of(model).read()
             selection = self.plan.selection(structure)
         with context.clock("cut"):
-            return passes.Report(cut(model, context, structure, selection, self.name))
+            changed = cut(model, context, structure, selection, self.name)
+        notes = (_ONLY_THE_CUT,) if recovers(self.plan) else ()
+        return passes.Report(changed, notes=notes)
 
 
 def _preparation(plan: Plan) -> list[passes.Pass]:
