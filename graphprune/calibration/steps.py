@@ -7,8 +7,10 @@ give, costs one run of the network in all. What lives between two stops is the v
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime
 
+from graphprune.calibration.stash import Stash, View
 from graphprune.frontends.program import Host
 from graphprune.proof.run import Segment, reads, segment_proto
 
@@ -24,8 +27,11 @@ __all__ = ["Feed", "Stop", "Values", "as_float", "run_session", "steps"]
 Feed: TypeAlias = Any
 """One batch of inputs: arrays by input name for ONNX, the tuple of arguments for PyTorch."""
 
-Values: TypeAlias = dict[str, npt.NDArray[Any]]
+Values: TypeAlias = Mapping[str, npt.NDArray[Any]]
 """Values of tensors by the names that the structure has for them."""
+
+MEMORY = 1 << 29
+"""Bytes of values that one run keeps in memory between two stops; the others lie in files."""
 
 _SILENT = 4  # log severity: errors come back as exceptions
 
@@ -71,16 +77,20 @@ class _OnnxSteps:
         self.last = {name: index for index, names in enumerate(self.reads) for name in names}
         self.ends = ends_of({node.name or "": index for index, node in enumerate(self.nodes)}, stops)
         self.wanted = {name: number for number, stop in enumerate(stops) for name in stop.names}
-        self.known: list[dict[str, Any]] = [{name: _single(np.asarray(v)) for name, v in f.items()} for f in feeds]
+        self.feeds = [{name: _single(np.asarray(value)) for name, value in feed.items()} for feed in feeds]
+        self.known: list[Stash] = []
 
     def run(self) -> Iterator[list[Values]]:
         """See :func:`steps`."""
         start = 0
-        for number, (stop, end) in enumerate(zip(self.stops, self.ends, strict=True)):
-            if end > start:
-                self._advance(start, end, number)
-                start = end
-            yield [{name: as_float(values[name]) for name in stop.names} for values in self.known]
+        with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
+            limit = MEMORY // max(len(self.feeds), 1)
+            self.known = [Stash(Path(folder), limit, feed) for feed in self.feeds]
+            for number, (stop, end) in enumerate(zip(self.stops, self.ends, strict=True)):
+                if end > start:
+                    self._advance(start, end, number)
+                    start = end
+                yield [View(values, stop.names) for values in self.known]
 
     def _advance(self, start: int, end: int, number: int) -> None:
         """Run the nodes from ``start`` up to ``end`` and drop what nobody reads behind them."""
@@ -108,8 +118,10 @@ def run_session(model: ir.Model, segment: Segment, feeds: Sequence[Mapping[str, 
         return
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SILENT
+    options.enable_cpu_mem_arena = False  # it keeps twice what it gave out, and each run is over soon
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    proto, shared = segment_proto(model, segment, dict(feeds[0]))
+    first = {name: feeds[0][name] for name in segment.inputs}
+    proto, shared = segment_proto(model, segment, first)
     if shared:
         arrays = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in shared.values()]
         options.add_external_initializers(list(shared), arrays)

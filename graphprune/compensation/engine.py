@@ -149,22 +149,25 @@ class _Walk:
         bias = all(pair.bias is not None for pair in problem)
         pooled = len(problem) > 1 and len({pair.bias for pair in problem}) == 1
         most = self._most(matrix.shape) // len(problem)
-        seen: list[Rows] = []
-        unseen: list[Rows] = []
+        calls: list[Rows] = []
+        counts: list[int] = []
         for pair, (dense, slim) in zip(problem, values, strict=True):
-            offset = seen[0].offset if pooled and seen else None
-            own, other = self._rows(pair, dense, slim, len(problem) == 1, offset, most)
-            seen.append(own)
-            unseen.append(other)
+            offset = calls[0].offset if pooled and calls else None
+            own, count = self._rows(pair, dense, slim, len(problem) == 1, offset, most)
+            calls.append(own)
+            counts.append(count)
         if pooled:
-            seen, unseen, problem = [joined(seen)], [joined(unseen)], problem[:1]
-        moved = [np.einsum("gof,gf->go", matrix, rows.offset) for rows in seen]
+            parts = [[own.part(side) for own, side in zip(calls, sides, strict=True)] for sides in _sides(counts)]
+            calls, counts, problem = [joined([*parts[0], *parts[1]])], [sum(counts)], problem[:1]
+        seen, unseen = ([own.part(side) for own, side in zip(calls, sides, strict=True)] for sides in _sides(counts))
+        unseen = [rows if rows.count else own for rows, own in zip(unseen, calls, strict=True)]
+        moved = [np.einsum("gof,gf->go", matrix, rows.offset) for rows in calls]
         start = Fit(matrix, tuple(self._constant(p, matrix) + m for p, m in zip(problem, moved, strict=True)))
         missing, wanted = start.loss(unseen), sum(rows.variation() for rows in unseen)
         if missing <= FLOOR * wanted:
             self.outcome.whole += 1
             return
-        fit, left = self._best(seen, unseen, start, bias)
+        fit, left = self._best(calls, seen, unseen, start, bias)
         self.outcome.missing[first.slim.node] = (missing / max(wanted, 1e-30), left / max(wanted, 1e-30))
         if left >= missing:
             self.outcome.refused += 1
@@ -172,7 +175,7 @@ class _Walk:
         self.outcome.changed += 1
         set_weight(self.slim, first.slim.weight, first.slim.form.weight(fit.matrix, weight))
         if bias:
-            for pair, rows, new in zip(problem, seen, fit.constants, strict=True):
+            for pair, rows, new in zip(problem, calls, fit.constants, strict=True):
                 absolute = new - np.einsum("gof,gf->go", fit.matrix, rows.offset)
                 self._shift(pair, absolute - self._constant(pair, matrix))
 
@@ -187,9 +190,10 @@ class _Walk:
         sign = 1.0 if pair.slim.bias is not None else -1.0
         set_weight(self.slim, pair.bias, old + sign * constant.reshape(old.shape))
 
-    def _best(self, seen: Sequence[Rows], unseen: Sequence[Rows], start: Fit, bias: bool) -> tuple[Fit, float]:
+    def _best(
+        self, every: Sequence[Rows], seen: Sequence[Rows], unseen: Sequence[Rows], start: Fit, bias: bool
+    ) -> tuple[Fit, float]:
         """The fit that leaves the least on the rows held out, then computed from all rows."""
-        every = [joined(pair) for pair in zip(seen, unseen, strict=True)]
         fitting = Fitting(seen, start, bias)
         if self.options.method == "bias":
             return (Fitting(every, start, bias).shifted(), fitting.shifted().loss(unseen)) if bias else (start, np.inf)
@@ -202,6 +206,7 @@ class _Walk:
         rounds = ROUNDS if any(rows.bounds is not None for rows in seen) else 1
         if rounds > 1:
             left = fitting.fit(ridge, rounds).loss(unseen)
+        del fitting
         return Fitting(every, start, bias).fit(ridge, rounds), left
 
     def _most(self, shape: tuple[int, ...]) -> int:
@@ -211,8 +216,8 @@ class _Walk:
 
     def _rows(
         self, pair: Pair, dense: list[Values], slim: list[Values], single: bool, offset: Array | None, most: int
-    ) -> tuple[Rows, Rows]:
-        """Rows of the batches to compute from, and of those held out."""
+    ) -> tuple[Rows, int]:
+        """The rows of all batches, those held out last, and how many come before these."""
         form = pair.slim.form
         addend = self._addend(pair) if single else None
         bounds = pair.bounds if addend is not None else pair.plain_bounds
@@ -230,10 +235,11 @@ class _Walk:
             parts.append(Rows(rows, _by_group(form.targets(y, index)), offset, added, bounds))
         if len(parts) == 1:  # every fifth row is held out
             out = np.arange(parts[0].count) % 5 == 4
-            return parts[0].part(~out), parts[0].part(out)
-        held = [own for number, own in enumerate(parts) if number in self.held]
+            order = np.concatenate([np.flatnonzero(~out), np.flatnonzero(out)])
+            return parts[0].part(order), int((~out).sum())
         rest = [own for number, own in enumerate(parts) if number not in self.held]
-        return joined(rest), joined(held or rest)
+        count = sum(own.count for own in rest)
+        return joined([*rest, *(own for number, own in enumerate(parts) if number in self.held)]), count
 
     def _target(self, pair: Pair, dense: Values, slim: Values, addend: str | None) -> Array:
         """What the layer is to give: the dense result, and what is missing in the stream that it is added to."""
@@ -249,6 +255,11 @@ class _Walk:
         factor = np.where(usable, 1 / np.where(usable, gain, 1.0), 0.0)
         shape = [-1 if dim == pair.slim.y_dim else 1 for dim in range(target.ndim)]
         return np.asarray(target + stream * factor.reshape(shape), np.float32)
+
+
+def _sides(counts: Sequence[int]) -> tuple[list[slice], list[slice]]:
+    """Where the rows to compute from and those held out lie."""
+    return [slice(0, count) for count in counts], [slice(count, None) for count in counts]
 
 
 def _by_group(rows: Array) -> Array:

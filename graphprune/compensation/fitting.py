@@ -140,7 +140,10 @@ class Fitting:
 
     def fit(self, ridge: float, rounds: int = 1) -> Fit:
         """The best matrix and constants; more than one round pays where activations bound what counts."""
-        inverse = np.linalg.inv(self.covariance + (ridge * self.scale)[:, None, None] * np.eye(self.features))
+        loaded = self.covariance.copy()
+        np.einsum("gff->gf", loaded)[...] += (ridge * self.scale)[:, None]
+        inverse = np.linalg.inv(loaded)
+        del loaded
         fit = self.start
         for number in range(rounds):
             cross, ends = self._cross(fit) if number else self.first

@@ -36,11 +36,14 @@ __all__ = ["SecondOrder"]
 
 Array = npt.NDArray[Any]
 
-MEMORY = 1 << 30
+MEMORY = 1 << 28
 """Bytes of covariances that are gathered in one pass over the inputs."""
 
 ROUNDS = 48
 """In how many rounds the positions of a group go at most."""
+
+LARGE = 2048
+"""Features above which a covariance is inverted in single precision: drawn to its diagonal it is well conditioned."""
 
 RIDGE = 1e-3
 """What is added to the covariance, as a multiple of the mean variance of the features."""
@@ -67,7 +70,11 @@ class _Reader:
         found = self.square / self.rows - mean[:, :, None] * mean[:, None, :]
         features = found.shape[-1]
         drawn = features / (features + self.rows / ROWS_EACH)
-        return np.asarray((1 - drawn) * found + drawn * found * np.eye(features))
+        diagonal = np.einsum("gff->gf", found)
+        own = diagonal.copy()
+        found *= 1 - drawn
+        diagonal[...] = own
+        return np.asarray(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,8 @@ class SecondOrder:
         done: list[_Reader] = []
         for some in _in_passes(found, evidence):
             self._gather(some, evidence, ends)
+            for reader in some:
+                reader.square = reader.square.astype(np.float32)  # from here on it is only looked at
             done.extend(some)
         return done
 
@@ -151,7 +160,11 @@ def _in_passes(found: Sequence[Layer], evidence: Evidence) -> Iterator[list[_Rea
         if lot and size + own > MEMORY:
             yield lot
             lot, size = [], 0
-        lot.append(_Reader(layer, matrix, np.zeros((groups, features)), np.zeros((groups, features, features))))
+        lot.append(
+            _Reader(
+                layer, matrix.astype(np.float32), np.zeros((groups, features)), np.zeros((groups, features, features))
+            )
+        )
         size += own
     if lot:
         yield lot
@@ -212,8 +225,10 @@ class _State:
         size = covariance.shape[-1]
         scale = np.trace(covariance, axis1=1, axis2=2) / max(size, 1)
         floor = 1e-9 * float(scale.max(initial=0.0)) or 1e-12
-        self.inverse = np.linalg.inv(covariance + (RIDGE * scale + floor)[:, None, None] * np.eye(size))
-        self.matrix = reader.matrix.copy()
+        np.einsum("gff->gf", covariance)[...] += (RIDGE * scale + floor)[:, None]
+        precision = np.float64 if size <= LARGE else np.float32
+        self.inverse = np.linalg.inv(covariance.astype(precision))
+        self.matrix = reader.matrix.astype(precision)
         self.share = 1.0 / max(reader.variance, 1e-30)
         self.group, self.features = features[:, :] // size, features % size
         self.count = len(self.inverse)
