@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -185,6 +185,8 @@ def prune(
         units=unit_texts(parse_units(units)),
         seed=seed,
     )
+    if isinstance(calibration, Iterator):  # it may be read more than once
+        calibration = list(calibration)
     data: dict[str, object] = {"calibration": calibration, "loss": loss}
     if criterion is not None and not isinstance(criterion, str):
         data["criterion"] = criterion

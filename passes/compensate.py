@@ -9,8 +9,12 @@ from graphprune.compensation import Method, Options, compensate
 from graphprune.errors import UsageError
 from graphprune.frontends.program import Host, program_of
 from graphprune.passes.base import Context, Decision, Pass, Report, register
+from graphprune.text import counted
 
 __all__ = ["Compensate"]
+
+FEW = 32
+"""Samples below which a report warns."""
 
 
 @register
@@ -50,7 +54,8 @@ class Compensate(Pass):
             raise UsageError("compensate comes after a cut: put prune in front of it")
         last = cuts[-1]
         before = program_of(model).clone()
-        options = Options(self.method, self.rows, self.holdout, self.residual, self.seed)
+        synthetic = bool(getattr(batches, "synthetic", False))
+        options = Options(self.method, self.rows, self.holdout, self.residual, not synthetic, self.seed)
         feeds = getattr(batches, "feeds", batches)
         with context.clock("compensate"):
             outcome = compensate(last.before, last.structure, last.selection, model, feeds, options, context.clock.say)
@@ -59,5 +64,11 @@ class Compensate(Pass):
                 Decision(self.name, before, program_of(model).clone(), last.structure, last.selection, estimated=True)
             )
         counts = {"changed": outcome.changed, "whole": outcome.whole, "refused": outcome.refused}
-        note = f"{outcome.changed} layers compensated by {self.method}, {outcome.refused} left as cut"
-        return Report(bool(outcome.changed), counts, (note,))
+        notes = [f"{counted(outcome.changed, 'layer')} compensated by {self.method}, {outcome.refused} left as cut"]
+        if outcome.changed:
+            told = f"{outcome.without:.3g} without, {outcome.distance:.3g} with it"
+            notes.append(f"distance of the outputs on held-out batches from the dense ones: {told}")
+        samples = getattr(batches, "samples", FEW)
+        if samples < FEW:
+            notes.append(f"{counted(samples, 'sample')} are few to compensate on: give {FEW} or more")
+        return Report(bool(outcome.changed), counts, tuple(notes))

@@ -155,3 +155,38 @@ def test_a_module_keeps_its_class(tmp_path: Path) -> None:
         dense, slim, without, loaded = (net(batches[1]) for net in (module, found.module, plain.module, again))
     assert (dense - slim).square().sum() < 0.5 * (dense - without).square().sum()
     assert torch.allclose(loaded, slim, atol=1e-5)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("compensate", ["least-squares", "bias", "recalibrate", "merge"])
+def test_a_module_in_training_mode_is_not_changed(compensate: Any) -> None:
+    """Its running statistics are not those of the runs that compensation takes."""
+    torch = pytest.importorskip("torch")
+    from torch import nn
+
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Flatten()
+    ).train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    batches = [torch.randn(8, 3, 6, 6) for _ in range(4)]
+    graphprune.prune(module, (batches[0],), ratio=0.4, calibration=batches, compensate=compensate)
+    assert module.training
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_a_generator_is_read_once(model: Path, images: dict[str, Any]) -> None:
+    """Curves and compensation both need the inputs."""
+    ((name, values),) = images.items()
+    found = graphprune.prune(model, macs="60%", recipe="best", calibration=({name: values[k : k + 4]} for k in (0, 4)))
+    assert found.verified
+
+
+def test_data_are_not_replaced(model: Path, images: dict[str, Any], tmp_path: Path) -> None:
+    """An output that is the calibration data is refused before anything is done."""
+    data = tmp_path / "calib.npz"
+    np.savez(data, **images)
+    stored = data.read_bytes()
+    done = CliRunner().invoke(app, ["prune", str(model), "-o", str(data), "--macs", "60%", "--calib", str(data)])
+    assert isinstance(done.exception, UsageError)
+    assert data.read_bytes() == stored

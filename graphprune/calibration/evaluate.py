@@ -19,7 +19,7 @@ from graphprune.calibration.metrics import Meter, Metric, meter, next_tokens
 from graphprune.calibration.pieces import as_array
 from graphprune.errors import UsageError
 
-__all__ = ["Evaluation", "Figures", "evaluate"]
+__all__ = ["Evaluation", "Figures", "evaluate", "tokens_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def evaluate(
         UsageError: no such metric, or labels that it needs are missing or do not fit.
     """
     meters = [None if metric is None or runs is None else meter(metric) for runs in (dense, slim, origin)]
-    tokens = bool(batches.feeds) and _tokens(batches.feeds[0]) is not None
+    tokens = bool(batches.feeds) and tokens_of(batches.feeds[0]) is not None
     own, control = (Likeness(names, batches.counts, tokens) for _ in range(2))
     apart = origin is not None and origin is not dense
     following: Iterator[list[Array] | None] = (
@@ -99,7 +99,7 @@ def evaluate(
             control.add(before, third)
         targets = None if batches.targets is None else batches.targets[index]
         if metric is not None and targets is None:
-            targets = next_tokens(before, _tokens(batches.feeds[index]))
+            targets = next_tokens(before, tokens_of(batches.feeds[index]))
         for each, outputs in zip(meters, (before, after, third), strict=True):
             if each is not None and outputs is not None:
                 _add(each, outputs, targets, batches)
@@ -120,7 +120,7 @@ def _add(each: Meter, outputs: Sequence[Array], targets: Array | None, batches: 
     each.add(outputs, targets)
 
 
-def _tokens(feed: Any) -> Array | None:
+def tokens_of(feed: Any) -> Array | None:
     """The token ids that a feed holds: its first input, where that is integers."""
     value = feed
     while isinstance(value, dict | list | tuple):

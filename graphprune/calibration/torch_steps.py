@@ -36,6 +36,7 @@ class TorchSteps:
         self.wanted = {name: number for number, stop in enumerate(stops) for name in stop.names}
         self.leaves = [leaves_of(program.module, *arguments_of(program, feed)) for feed in feeds]
         self.known: list[dict[fx.Node, Any]] = [{} for _ in feeds]
+        self.buffers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # the original keeps its id while it is here
 
     def run(self) -> Iterator[list[Values]]:
         """See :func:`~graphprune.calibration.steps.steps`."""
@@ -66,10 +67,15 @@ class TorchSteps:
         return max(self.wanted.get(node.name, -1), *parts, -1)
 
     def _fetch(self, node: fx.Node, known: dict[fx.Node, Any]) -> Any:
+        """A value, or a stored tensor; of a buffer, which programs write to, a copy made when it is first read."""
         if node.op != "get_attr":
             return known[node]
         value = attribute(self.module, str(node.target))
-        return value.detach() if isinstance(value, torch.Tensor) else value
+        if not isinstance(value, torch.Tensor) or isinstance(value, torch.nn.Parameter):
+            return value.detach() if isinstance(value, torch.Tensor) else value
+        if id(value) not in self.buffers:
+            self.buffers[id(value)] = (value, value.detach().clone())
+        return self.buffers[id(value)][1]
 
     def _value(self, known: dict[fx.Node, Any], name: str) -> np.ndarray[Any, Any]:
         nodes = {node.name: node for node in known}

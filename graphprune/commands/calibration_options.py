@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALIBRATION_SAMPLES",
+    "SYNTHETIC",
     "Calib",
     "CalibBatch",
     "CalibLimit",
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 PANEL = "Data"
+
+SYNTHETIC = "synthetic"
+"""What stands for inputs that are made up."""
 
 CALIBRATION_SAMPLES = 256
 """How many samples calibrate a model where nobody says; what they teach is learnt from fewer."""

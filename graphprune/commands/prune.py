@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from graphprune.commands.calibration_options import (
+    SYNTHETIC,
     Calib,
     CalibBatch,
     CalibLimit,
@@ -225,10 +226,13 @@ def command(
         raise UsageError("how much? Give --ratio, --macs, --params, --bytes or --peak, or a --pipeline")
     if output is None and not dry_run:
         raise UsageError("where to? Give --output OUT, or --dry-run to write nothing")
+    if recipe == "no-data" and calib is None and preprocess is not None:
+        calib = SYNTHETIC
     inputs, measured = data_of(calib, calib_limit, calib_batch, eval_, preprocess, labels)
     judged = metric_of(metric)
     source = given(model, input_, seed)
-    check_outputs((None if source.torch else output, plan, report), model)
+    read = [Path(text) for text in (calib, eval_, labels, curves) if text is not None]
+    check_outputs((None if source.torch else output, plan, report), model, *read)
     from graphprune.api import prune
     from graphprune.choose import MAX_RATIO
 

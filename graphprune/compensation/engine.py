@@ -7,7 +7,8 @@ brings a layer nearer to its target on batches that it was not computed from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -17,9 +18,11 @@ import onnx_ir as ir
 from graphprune.calibration.observe import Calibration
 from graphprune.calibration.steps import Feed, Stop, Values, steps
 from graphprune.compensation.fitting import Fit, Fitting, Rows, joined
+from graphprune.compensation.judge import Judge, put
 from graphprune.compensation.pairs import Pair, pairs, restricted
+from graphprune.errors import ModelError
 from graphprune.frontends.program import Host, program_of
-from graphprune.frontends.weight_access import get_weight, set_weight
+from graphprune.frontends.weight_access import get_weight
 from graphprune.layers import Array
 from graphprune.selection import Selection
 from graphprune.structure import Structure
@@ -34,6 +37,9 @@ RIDGES = (1e-5, 1e-3, 1e-2, 1e-1, 1.0)
 ROUNDS = 4
 """How often a fit is repeated where an activation bounds what counts."""
 
+MOST_FEATURES = 6144
+"""Features above which only the bias is chosen anew: the covariance would take more than 300 MB."""
+
 LARGE = 2048
 """Features above which only the ridges that serve most layers are tried."""
 
@@ -47,22 +53,27 @@ MOST = 1e12
 @dataclass(frozen=True, slots=True)
 class Options:
     """``method``, how many ``rows`` of a layer are looked at, which share of the batches is held out, the seed, and
-    whether sums with a residual stream are restored rather than single results."""
+    whether sums with a residual stream are restored rather than single results. ``classes`` judges outputs that score
+    classes by their distributions, which says little on inputs that were made up."""
 
     method: Method = "least-squares"
     rows: int = 32768
     holdout: float = 0.2
     residual: bool = True
+    classes: bool = True
     seed: int = 0
 
 
 @dataclass
 class Outcome:
-    """How many layers were changed, left since nothing was missing, and refused; the share missing by layer."""
+    """How many layers were changed, left since nothing was missing, and refused; how far the outputs on the batches
+    held out were from the dense ones without, and are now; the share missing by layer."""
 
     changed: int = 0
     whole: int = 0
     refused: int = 0
+    without: float = 0.0
+    distance: float = 0.0
     missing: dict[str, tuple[float, float]] = field(default_factory=dict)
     """By node: what is missing of the result's variance without and with the change, on held-out batches."""
 
@@ -100,6 +111,8 @@ class _Walk:
         self.generator = np.random.default_rng(options.seed)
         self.held = _held_out(len(feeds), options.holdout)
         self.outcome = Outcome()
+        self.old: dict[str, Array] = {}
+        self.last: Mapping[str, Array] = {}
         self.problems = pairs(structure, program_of(slim).read(), slim, _top(slim))
 
     def run(self) -> Outcome:
@@ -107,13 +120,33 @@ class _Walk:
         alone = [problem[0] for problem in self.problems if len(problem) == 1]
         shared = [problem for problem in self.problems if len(problem) > 1]
         count = len(self.problems)
+        judge = Judge(
+            self.dense, [self.feeds[n] for n in sorted(self.held)] or self.feeds, classes=self.options.classes
+        )
+        distance = self.outcome.without = judge.distance(self.slim)
         for number, (pair, dense, slim) in enumerate(self._walked(alone), 1):
             self.progress(f"compensate: layer {number} of {count}")
             self._improve([pair], [(dense, slim)])
+        distance = self._judged(judge, distance, self.old, self.outcome.changed)
         for number, problem in enumerate(shared, len(alone) + 1):
             self.progress(f"compensate: layer {number} of {count}")
+            before, self.last = self.outcome.changed, {}
             self._improve(problem, self._runs(problem))
+            distance = self._judged(judge, distance, self.last, self.outcome.changed - before)
+        self.outcome.distance = distance
         return self.outcome
+
+    def _judged(self, judge: Judge, before: float, old: Mapping[str, Array], changed: int) -> float:
+        """How far the outputs are from the dense ones now; changes that did not bring them nearer are taken back."""
+        if not changed:
+            return before
+        after = judge.distance(self.slim)
+        if after < before or math.isinf(before):  # outputs that cannot be compared judge nothing
+            return after
+        put(self.slim, old)
+        self.outcome.changed -= changed
+        self.outcome.refused += changed
+        return before
 
     # -- values -------------------------------------------------------------------------------------------------------
 
@@ -169,34 +202,44 @@ class _Walk:
             return
         fit, left = self._best(calls, seen, unseen, start, bias)
         self.outcome.missing[first.slim.node] = (missing / max(wanted, 1e-30), left / max(wanted, 1e-30))
-        if left >= missing:
+        new = {first.slim.weight: first.slim.form.weight(fit.matrix, weight)}
+        for pair, rows, constant in zip(problem if bias else (), calls, fit.constants, strict=False):
+            assert pair.bias is not None
+            old = get_weight(self.slim, pair.bias)
+            absolute = constant - np.einsum("gof,gf->go", fit.matrix, rows.offset)
+            sign = 1.0 if pair.slim.bias is not None else -1.0
+            new[pair.bias] = old + sign * (absolute - self._constant(pair, matrix)).reshape(old.shape)
+        if left < missing and self._put(new):  # what is no number is not less
+            self.outcome.changed += 1
+        else:
             self.outcome.refused += 1
-            return
-        self.outcome.changed += 1
-        set_weight(self.slim, first.slim.weight, first.slim.form.weight(fit.matrix, weight))
-        if bias:
-            for pair, rows, new in zip(problem, calls, fit.constants, strict=True):
-                absolute = new - np.einsum("gof,gf->go", fit.matrix, rows.offset)
-                self._shift(pair, absolute - self._constant(pair, matrix))
+
+    def _put(self, weights: Mapping[str, Array]) -> bool:
+        """Replace weights, and remember what was there; False, and nothing done, where their type cannot hold them."""
+        try:
+            old = put(self.slim, weights)
+        except ModelError:
+            return False
+        self.last = old
+        for name, array in old.items():
+            self.old.setdefault(name, array)
+        return True
 
     def _constant(self, pair: Pair, matrix: Array) -> Array:
         """What a layer adds to its product, ``(groups, outputs)``."""
         shape = matrix.shape[:2]
         return np.zeros(shape) if pair.slim.bias is None else get_weight(self.slim, pair.slim.bias).reshape(shape)
 
-    def _shift(self, pair: Pair, constant: Array) -> None:
-        assert pair.bias is not None
-        old = get_weight(self.slim, pair.bias)
-        sign = 1.0 if pair.slim.bias is not None else -1.0
-        set_weight(self.slim, pair.bias, old + sign * constant.reshape(old.shape))
-
     def _best(
         self, every: Sequence[Rows], seen: Sequence[Rows], unseen: Sequence[Rows], start: Fit, bias: bool
     ) -> tuple[Fit, float]:
         """The fit that leaves the least on the rows held out, then computed from all rows."""
-        fitting = Fitting(seen, start, bias)
-        if self.options.method == "bias":
-            return (Fitting(every, start, bias).shifted(), fitting.shifted().loss(unseen)) if bias else (start, np.inf)
+        wide = start.matrix.shape[-1] > MOST_FEATURES
+        fitting = Fitting(seen, start, bias, covariance=self.options.method != "bias" and not wide)
+        if wide or self.options.method == "bias":
+            if not bias:
+                return start, np.inf
+            return Fitting(every, start, bias, covariance=False).shifted(), fitting.shifted().loss(unseen)
         found: list[tuple[float, float]] = []
         for ridge in RIDGES if fitting.features <= LARGE else RIDGES[1:3]:
             found.append((fitting.fit(ridge).loss(unseen), ridge))

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -122,21 +123,22 @@ class Fit:
 class Fitting:
     """Least squares for one weight on the rows of all ``calls`` that use it; ``bias`` tells whether constants may move.
 
-    What does not depend on the ridge is computed once.
+    What does not depend on the ridge is computed once; without the ``covariance`` only constants can be had.
     """
 
-    def __init__(self, calls: Sequence[Rows], start: Fit, bias: bool) -> None:
+    def __init__(self, calls: Sequence[Rows], start: Fit, bias: bool, covariance: bool = True) -> None:
         self.calls, self.start, self.bias = calls, start, bias
         self.count = sum(rows.count for rows in calls)
         self.means = [self._mean(rows.x) for rows in calls]
+        self.features = start.matrix.shape[-1]
+        if not covariance:
+            return
         total: Array | float = 0.0
         for rows, mean in zip(calls, self.means, strict=True):
             total = total + _products(rows.x, rows.x) - rows.count * mean[:, :, None] * mean[:, None, :]
         self.covariance = np.asarray(total) / self.count
-        self.features = self.covariance.shape[-1]
         scale = np.trace(self.covariance, axis1=1, axis2=2) / max(self.features, 1)
         self.scale = np.maximum(scale, 1e-9 * (scale.max(initial=0.0) or 1.0))
-        self.first = self._cross(start)
 
     def fit(self, ridge: float, rounds: int = 1) -> Fit:
         """The best matrix and constants; more than one round pays where activations bound what counts."""
@@ -146,7 +148,7 @@ class Fitting:
         del loaded
         fit = self.start
         for number in range(rounds):
-            cross, ends = self._cross(fit) if number else self.first
+            cross, ends = self._cross(fit) if number else self._first
             change = cross @ inverse
             constants = fit.constants
             if self.bias:
@@ -159,8 +161,13 @@ class Fitting:
 
     def shifted(self) -> Fit:
         """The start with the mean of what is missing absorbed by its constants (FLAP, An et al. 2023, 2312.11983)."""
-        _, ends = self.first
-        return Fit(self.start.matrix, tuple(own + end for own, end in zip(self.start.constants, ends, strict=True)))
+        start = self.start
+        pairs = zip(self.calls, start.constants, strict=True)
+        return Fit(start.matrix, tuple(own + self._mean(rows.missing(start.matrix, own)) for rows, own in pairs))
+
+    @cached_property
+    def _first(self) -> tuple[Array, list[Array]]:
+        return self._cross(self.start)
 
     def _mean(self, values: Array) -> Array:
         return values.mean(1, dtype=np.float64) if self.bias else np.zeros((values.shape[0], values.shape[2]))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.calibration.evaluate import tokens_of
 from graphprune.calibration.fidelity import fidelity
 from graphprune.calibration.observe import Calibration
 from graphprune.frontends.program import Host
@@ -18,19 +19,23 @@ __all__ = ["Judge", "put"]
 
 
 class Judge:
-    """Measures how far a model is from the dense one: the relative error of its outputs, the largest of them.
+    """Measures how far a model is from the dense one: the relative error of its outputs, the largest of them; with
+    ``classes`` the divergence (KL) of an output that scores classes, if there is one.
 
-    On inputs that are made up it tells better than the divergence of classes which weights do well on real ones: a
+    On inputs that are made up the error tells better than the divergence which weights do well on real ones: a
     network that gives one class to all noise agrees with another by chance.
     """
 
-    def __init__(self, dense: Host, feeds: Sequence[Any]) -> None:
+    def __init__(self, dense: Host, feeds: Sequence[Any], *, classes: bool = False) -> None:
+        self._classes = classes
+        self._tokens = bool(feeds) and tokens_of(feeds[0]) is not None
         self._feeds = list(feeds)
         self._dense = _Recorded(list(Calibration(dense, self._feeds).outputs()))
 
     def distance(self, slim: Host) -> float:
         """The distance, infinite where an output is no number."""
-        figure = fidelity(self._dense, Calibration(slim, self._feeds)).relative_error
+        found = fidelity(self._dense, Calibration(slim, self._feeds), tokens=self._tokens)
+        figure = found.kl if self._classes and found.kl is not None else found.relative_error
         return math.inf if figure is None or not math.isfinite(figure) else figure
 
 

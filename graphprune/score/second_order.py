@@ -39,8 +39,14 @@ Array = npt.NDArray[Any]
 MEMORY = 1 << 28
 """Bytes of covariances that are gathered in one pass over the inputs."""
 
+TOGETHER = 12
+"""Layers at most whose activations are looked at in one pass: one batch of them is in memory."""
+
 ROUNDS = 48
 """In how many rounds the positions of a group go at most."""
+
+MOST_FEATURES = 6144
+"""Features above which only their variances are gathered: the covariance would take more than 300 MB."""
 
 LARGE = 2048
 """Features above which a covariance is inverted in single precision: drawn to its diagonal it is well conditioned."""
@@ -65,8 +71,10 @@ class _Reader:
     offset: Array | None = None  # about the mean of the rows: products in single precision lose nothing then
 
     def covariance(self) -> Array:
-        """``(groups, features, features)``, drawn towards the diagonal."""
+        """``(groups, features, features)``, drawn towards the diagonal; of many features the diagonal alone."""
         mean = self.mean / self.rows
+        if self.square.ndim == 2:
+            return np.asarray(self.square / self.rows - np.square(mean))
         found = self.square / self.rows - mean[:, :, None] * mean[:, None, :]
         features = found.shape[-1]
         drawn = features / (features + self.rows / ROWS_EACH)
@@ -136,7 +144,8 @@ class SecondOrder:
                 if not reader.rows:
                     reader.offset = rows.mean(0)
                 moved = np.ascontiguousarray((rows - reader.offset).transpose(1, 2, 0))
-                reader.square += moved @ moved.transpose(0, 2, 1)
+                wide = reader.square.ndim == 2
+                reader.square += np.square(moved).sum(2) if wide else moved @ moved.transpose(0, 2, 1)
                 reader.mean += moved.sum(2, dtype=np.float64)
                 reader.rows += some
                 end = ends.get(layer.y, layer.y)
@@ -156,15 +165,13 @@ def _in_passes(found: Sequence[Layer], evidence: Evidence) -> Iterator[list[_Rea
     for layer in found:
         matrix = layer.form.matrix(evidence.array(layer.weight)).astype(np.float64)
         groups, _, features = matrix.shape
-        own = 8 * groups * features * features
-        if lot and size + own > MEMORY:
+        wide = features > MOST_FEATURES
+        own = 8 * groups * features * (1 if wide else features)
+        if lot and (size + own > MEMORY or len(lot) == TOGETHER):
             yield lot
             lot, size = [], 0
-        lot.append(
-            _Reader(
-                layer, matrix.astype(np.float32), np.zeros((groups, features)), np.zeros((groups, features, features))
-            )
-        )
+        square = np.zeros((groups, features) if wide else (groups, features, features))
+        lot.append(_Reader(layer, matrix.astype(np.float32), np.zeros((groups, features)), square))
         size += own
     if lot:
         yield lot
@@ -198,7 +205,7 @@ def _features(layer: Layer, structure: Structure, positions: Positions) -> Itera
 
 def _costs(readers: Sequence[tuple[_Reader, Array]], count: int) -> Numbers:
     """The cost of each position in the round in which it goes."""
-    states = [_State(reader, features) for reader, features in readers]
+    states = [(_Apart if reader.square.ndim == 2 else _State)(reader, features) for reader, features in readers]
     left = np.arange(count)
     scores = np.zeros(count)
     least = 0.0
@@ -215,6 +222,21 @@ def _costs(readers: Sequence[tuple[_Reader, Array]], count: int) -> Numbers:
             for state in states:
                 state.drop(gone)
     return scores
+
+
+class _Apart:
+    """A layer of so many features that they are taken as if they had nothing in common: ``sum of Var(x) W^2``."""
+
+    def __init__(self, reader: _Reader, features: Array) -> None:
+        each = (reader.covariance()[:, None] * np.square(reader.matrix)).sum(1).reshape(-1)
+        self.all: Numbers = each[features].sum(1) / max(reader.variance, 1e-30)
+
+    def costs(self, left: Array) -> Numbers:
+        """For each of the positions ``left`` the share of variance that goes with it."""
+        return self.all[left]
+
+    def drop(self, gone: Array) -> None:
+        """Nothing else changes."""
 
 
 class _State:

@@ -227,4 +227,48 @@ def test_the_pass_says_what_it_needs() -> None:
     cut(dense, context, structure, Selection(structure.space, {leaf: kept}), "prune")
     run_passes(dense, [Compensate()], context)
     assert [decision.estimated for decision in context.decisions] == [False, True]
-    assert "1 layers compensated by least-squares, 0 left as cut" in context.reports[-1][1].notes[0]
+    assert "1 layer compensated by least-squares, 0 left as cut" in context.reports[-1][1].notes[0]
+
+
+def test_the_outputs_have_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers may all get nearer to their targets: what moves the outputs away is taken back, weights bit by bit."""
+    from graphprune.compensation import engine
+
+    first, bias, second, end = _redundant(np.random.default_rng(23))
+    text = "g (float[n, 6] x) => (float[n, 3] y) { h = Gemm(x, a, b) t = Tanh(h) y = Gemm(t, c, d) }"
+    dense = _onnx(text, a=first, b=bias, c=second, d=end)
+    slim, structure, selection = _slim(dense, "a", 1, [0, 1])
+    before = {name: get_weight(slim, name) for name in "abcd"}
+    distances = iter([1.0, 2.0])
+    monkeypatch.setattr(engine.Judge, "distance", lambda self, host: next(distances))
+    outcome = compensate(dense, structure, selection, slim, _feeds("onnx", 64, 6), OPTIONS)
+    assert (outcome.changed, outcome.refused) == (0, 1)
+    assert all(np.array_equal(get_weight(slim, name), value) for name, value in before.items())
+
+
+def test_a_fit_that_is_no_number_is_refused() -> None:
+    """Inputs that overflow single precision leave the weights as they are."""
+    first, bias, second, end = _redundant(np.random.default_rng(29))
+    text = "g (float[n, 6] x) => (float[n, 3] y) { h = Gemm(x, a, b) r = Relu(h) y = Gemm(r, c, d) }"
+    dense = _onnx(text, a=first, b=bias, c=second, d=end)
+    slim, structure, selection = _slim(dense, "a", 1, [0])
+    feeds = [{"x": (1e30 * feed["x"]).astype(np.float32)} for feed in _feeds("onnx", 64, 6)]
+    with np.errstate(all="ignore"):
+        outcome = compensate(dense, structure, selection, slim, feeds, OPTIONS)
+    assert outcome.changed == 0
+    assert np.isfinite(get_weight(slim, "c")).all()
+
+
+def test_many_features_leave_the_bias(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above a bound only the constant is chosen anew."""
+    from graphprune.compensation import engine
+
+    monkeypatch.setattr(engine, "MOST_FEATURES", 2)
+    first, bias, second, end = _redundant(np.random.default_rng(31))
+    text = "g (float[n, 6] x) => (float[n, 3] y) { h = Gemm(x, a, b) y = Gemm(h, c, d) }"
+    dense = _onnx(text, a=first, b=bias, c=second, d=end)
+    slim, structure, selection = _slim(dense, "a", 1, [4])
+    before = get_weight(slim, "c")
+    compensate(dense, structure, selection, slim, _feeds("onnx", 64, 6), OPTIONS)
+    assert np.array_equal(get_weight(slim, "c"), before)
+    assert _distance(dense, slim, _feeds("onnx", 64, 6, seed=9)) < 1e-6  # what went was a constant
