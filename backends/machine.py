@@ -37,7 +37,8 @@ def processors_for(threads: int) -> list[int]:
     """
     allowed = processors()
     seen: set[object] = set()
-    first, second = [], []
+    first: list[int] = []
+    second: list[int] = []
     for processor in reversed(allowed):
         core = _core(processor)
         (second if core in seen else first).append(processor)
