@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 from onnx_models import parse
 
-from graphprune.backends.onnxruntime import precision
+from graphprune.backends.onnxruntime import precision, sessions
 from graphprune.backends.onnxruntime.backend import OnnxRuntime
 from graphprune.backends.onnxruntime.executable import bound
 from graphprune.backends.onnxruntime.mobile import CONFIG
@@ -204,6 +204,26 @@ def test_external_data_goes_along(tmp_path: Path) -> None:
         (folder / "d").rename(folder / "away")
         assert distance(load(saved)({"images": IMAGES})) < 5e-3
         (folder / "away").rename(folder / "d")
+
+
+@pytest.mark.parametrize("options", [{}, {"optimize": "basic"}, {"optimize": "none"}])
+def test_what_one_file_cannot_hold_lies_beside_it(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    onnx.save(onnx.load(digits_path()), folder / "d.onnx", save_as_external_data=True, location="d", size_threshold=0)
+    monkeypatch.setattr(sessions, "PROTOBUF_LIMIT", 100_000)
+    for number, model in enumerate((folder / "d.onnx", onnx.load(digits_path()))):
+        saved = CPU.compile(model, "cpu", **options).save(tmp_path / f"made{number}")
+        if options.get("optimize") != "none" or number == 0:
+            assert (saved / "model.data").stat().st_size > 200_000
+        assert distance(load(saved)({"images": IMAGES})) < 1e-5
+        load(saved).save(tmp_path / f"copy{number}")
+        assert distance(load(tmp_path / f"copy{number}")({"images": IMAGES})) < 1e-5
+    monkeypatch.setattr(precision, "PROTOBUF_LIMIT", 100_000)
+    with pytest.raises(UsageError, match="models of more than 2 GiB cannot be converted"):
+        CPU.compile(folder / "d.onnx", "cpu", precision="fp16")
 
 
 def test_bound_inputs_give_the_same_outputs() -> None:
