@@ -27,6 +27,7 @@ from graphprune.backends.onnxruntime.sessions import (
     PROTOBUF_LIMIT,
     Model,
     first_line,
+    save_optimized,
     session,
     stored_size,
 )
@@ -40,6 +41,14 @@ PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8-static")
 
 DYNAMIC = ("MatMul", "Attention", "LSTM", "Gather", "EmbedLayerNormalization")
 """What is quantised without calibration (Gemm becomes MatMul)."""
+QUANTISED = frozenset(
+    {
+        *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger"),
+        *("DynamicQuantizeLSTM", "QAttention", "QEmbedLayerNormalization"),
+    }
+)
+PER_CHANNEL = 13
+"""The first opset in which a tensor may have a scale for each channel."""
 HALF_MAXIMUM = float(np.finfo(np.float16).max)
 CHECKED = 4
 """How many batches the result is checked on."""
@@ -77,7 +86,7 @@ def convert(
         raise UsageError(f"{precision}: models of more than 2 GiB cannot be converted; compile this one in fp32")
     if precision == "int8-static" and calibration is None:
         raise UsageError("int8-static needs inputs to see ranges on: give --calib PATH (or --calib synthetic)")
-    proto = proto_of(model)
+    proto = _without_overrides(proto_of(model))
     before = session(proto)
     batches = None
     notes: tuple[str, ...] = ()
@@ -89,17 +98,20 @@ def convert(
         if batches is not None
         else [inputs_that_run(lambda feed: before.run(None, feed), input_specs(before), seed, dims)]
     )
-    operators = _operators(proto)
+    quantised = _quantised(proto)
     try:
         with quiet():
             made = _converted(proto, precision, batches)
+            after = session(made)
     except Exception as error:  # the converters raise whatever they come across
         raise ModelError(f"cannot be converted to {precision}: {first_line(error)}") from error
-    if precision != "fp16" and _operators(made) <= operators:
+    if precision != "fp16" and _quantised(made) <= quantised:
         others = {"int8-dynamic": "int8-static, which takes convolutions too", "int8-static": "fp16"}
         raise UsageError(f"{precision}: the model has nothing to quantise; try {others[precision]}")
-    distance = _difference(before, session(made), feeds, precision)
+    distance = _difference(before, after, feeds, precision)
     where = "on made-up inputs" if batches is None or batches.synthetic else f"on {batches.source}"
+    if precision == "int8-static" and _opset(proto) < PER_CHANNEL:
+        notes = (*notes, f"int8-static: one scale a tensor, since opset {_opset(proto)} has none for each channel")
     notes = (*notes, f"{precision}: outputs differ by {distance:.2%} (root mean square, {where})")
     if precision == "fp16" and (beyond := _beyond_half(proto, feeds[0])):
         more = f" (one of {len(beyond)} tensors)" if len(beyond) > 1 else ""
@@ -138,11 +150,10 @@ def _converted(proto: onnx.ModelProto, precision: str, batches: Batches | None) 
         made: onnx.ModelProto = convert_float_to_float16(copied, keep_io_types=True)
         return made
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as name:
         ready, done = Path(name) / "ready.onnx", Path(name) / "done.onnx"
-        quant_pre_process(proto, ready, skip_symbolic_shape=True)
+        save_optimized(proto, ready, "basic")  # batch normalisation in convolutions, constants folded
         if precision == "int8-dynamic":
             quantize_dynamic(ready, done, op_types_to_quantize=list(DYNAMIC), weight_type=QuantType.QInt8)
         else:
@@ -151,7 +162,7 @@ def _converted(proto: onnx.ModelProto, precision: str, batches: Batches | None) 
                 done,
                 _Reader(batches.feeds if batches is not None else ()),
                 quant_format=QuantFormat.QDQ,
-                per_channel=True,
+                per_channel=_opset(proto) >= PER_CHANNEL,
                 reduce_range=_saturates(),
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
@@ -204,8 +215,24 @@ def _beyond_half(proto: onnx.ModelProto, feed: Inputs) -> list[str]:
     ]
 
 
-def _operators(proto: onnx.ModelProto) -> set[str]:
-    return {node.op_type for node in proto.graph.node}
+def _opset(proto: onnx.ModelProto) -> int:
+    return max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=PER_CHANNEL)
+
+
+def _without_overrides(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """``proto`` with no initializer among its inputs, which the converters would leave in fp32 like an input."""
+    stored = {initializer.name for initializer in proto.graph.initializer}
+    kept = [value for value in proto.graph.input if value.name not in stored]
+    if len(kept) < len(proto.graph.input):
+        del proto.graph.input[:]
+        proto.graph.input.extend(kept)
+        proto.ir_version = max(proto.ir_version, 4)  # the first in which initializers need not be inputs
+    return proto
+
+
+def _quantised(proto: onnx.ModelProto) -> set[str]:
+    """The operators of a model that compute with 8-bit integers, or convert to and from them."""
+    return {node.op_type for node in proto.graph.node if node.op_type in QUANTISED}
 
 
 def _saturates() -> bool:

@@ -19,7 +19,7 @@ def quiet() -> Iterator[None]:
     """
     root = logging.getLogger()
     level, handlers = root.manager.disable, list(root.handlers)
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)  # errors come as exceptions too
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")

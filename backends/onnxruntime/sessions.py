@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -68,15 +68,19 @@ def session(
 def save_optimized(model: Model, path: Path, level: str) -> None:
     """Write what ONNX Runtime makes of ``model`` on the CPU, with external data beside it where it is large.
 
+    A ``path`` that ends in ``.ort`` gets that format. Layouts of the processor at hand are left out at every level.
+
     Raises :class:`ModelError` where ONNX Runtime does not take the model.
     """
     options = _options(1, level)
     options.optimized_model_filepath = os.fspath(path)
-    if stored_size(model) >= PROTOBUF_LIMIT // 2:  # constants that are folded need room too
+    if path.suffix == ".ort":
+        options.add_session_config_entry("session.save_model_format", "ORT")
+    elif stored_size(model) >= PROTOBUF_LIMIT // 2:  # constants that are folded need room too
         entry = "session.optimized_model_external_initializers"
         options.add_session_config_entry(f"{entry}_file_name", f"{path.stem}.data")
         options.add_session_config_entry(f"{entry}_min_size_in_bytes", "1024")
-    _open(model, options, ["CPUExecutionProvider"])
+    _open(model, options, ["CPUExecutionProvider"], {"NchwcTransformer"})
 
 
 def stored_size(model: Model) -> int:
@@ -129,22 +133,22 @@ def _options(threads: int | None, level: str) -> onnxruntime.SessionOptions:
 
 
 def _open(
-    model: Model, options: onnxruntime.SessionOptions, chosen: Sequence[Provider]
+    model: Model, options: onnxruntime.SessionOptions, chosen: Sequence[Provider], without: Collection[str] = ()
 ) -> onnxruntime.InferenceSession:
     if isinstance(model, ir.Model):
-        return _in_memory_session(model, options, chosen)
+        return _in_memory_session(model, options, chosen, without)
     if isinstance(model, onnx.ModelProto):
-        return _create(model.SerializeToString(), model.graph.name or "the model", options, chosen)
+        return _create(model.SerializeToString(), model.graph.name or "the model", options, chosen, without)
     if isinstance(model, bytes):
-        return _create(model, "the model", options, chosen)
+        return _create(model, "the model", options, chosen, without)
     path = os.fspath(model)
     if not os.path.isfile(path):
         raise ModelError(f"{path}: no such file")
-    return _create(path, path, options, chosen)
+    return _create(path, path, options, chosen, without)
 
 
 def _in_memory_session(
-    model: ir.Model, options: onnxruntime.SessionOptions, providers: Sequence[Provider]
+    model: ir.Model, options: onnxruntime.SessionOptions, providers: Sequence[Provider], without: Collection[str]
 ) -> onnxruntime.InferenceSession:
     name = model.graph.name or "the model"
     tensors = _tensors(model)
@@ -153,18 +157,24 @@ def _in_memory_session(
     if len(folders) <= 1 and inside < PROTOBUF_LIMIT:
         for folder in folders:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-        return _create(ir.to_proto(model).SerializeToString(), name, options, providers)
+        return _create(ir.to_proto(model).SerializeToString(), name, options, providers, without)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         ir.save(model, path, external_data="model.data")
-        return _create(os.fspath(path), name, options, providers)
+        return _create(os.fspath(path), name, options, providers, without)
 
 
 def _create(
-    source: str | bytes, name: str, options: onnxruntime.SessionOptions, providers: Sequence[Provider]
+    source: str | bytes,
+    name: str,
+    options: onnxruntime.SessionOptions,
+    providers: Sequence[Provider],
+    without: Collection[str],
 ) -> onnxruntime.InferenceSession:
     try:
-        return onnxruntime.InferenceSession(source, options, providers=list(providers))
+        return onnxruntime.InferenceSession(
+            source, options, providers=list(providers), disabled_optimizers=list(without)
+        )
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise ModelError(f"{name}: ONNX Runtime does not load it: {first_line(error)}") from error
 

@@ -133,11 +133,13 @@ def test_a_provider_that_does_not_start_is_not_replaced_in_silence(monkeypatch: 
     import onnxruntime
 
     made = onnxruntime.InferenceSession
+
+    def on_the_cpu(source: Any, options: Any, providers: list[Any], **others: Any) -> Any:
+        return made(source, options, providers[-1:])
+
     names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
-    monkeypatch.setattr(
-        onnxruntime, "InferenceSession", lambda source, options, providers: made(source, options, providers[-1:])
-    )
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_the_cpu)
     with pytest.raises(UsageError, match="CUDAExecutionProvider is in this ONNX Runtime but did not start"):
         CPU.compile(digits_path(), "cuda")
 
@@ -157,6 +159,25 @@ def test_nothing_to_quantise() -> None:
     model = parse("g (float[2, 3] x) => (float[2, 3] y) { y = Neg(x) }")
     with pytest.raises(UsageError, match="int8-dynamic: the model has nothing to quantise; try int8-static"):
         CPU.compile(model, "cpu", precision="int8-dynamic")
+
+
+def test_initializers_that_are_inputs_are_converted_too() -> None:
+    proto = onnx.load(digits_path())
+    proto.graph.input.extend(
+        onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in proto.graph.initializer
+    )
+    proto.ir_version = 3
+    executable = CPU.compile(proto, "cpu", precision="fp16")
+    assert executable.stored_bytes() < 0.6 * digits_path().stat().st_size
+    assert [spec.name for spec in executable.inputs] == ["images"]
+
+
+def test_an_old_opset_has_one_scale_a_tensor() -> None:
+    text = "g (float[N, 2, 4, 4] x) => (float[N, 3, 4, 4] y) { y = Conv<kernel_shape=[1, 1]>(x, w) }"
+    weight = np.random.default_rng(0).standard_normal((3, 2, 1, 1)).astype(np.float32)
+    model = parse(text, opset=11, w=weight)
+    executable = CPU.compile(model, "cpu", precision="int8-static", calibration="synthetic")
+    assert "int8-static: one scale a tensor, since opset 11 has none for each channel" in executable.notes
 
 
 def test_half_precision_that_overflows_is_told() -> None:
