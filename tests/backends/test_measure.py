@@ -26,12 +26,12 @@ def noisy(generator: np.random.Generator, turns: int, ratio: float) -> tuple[np.
 @pytest.mark.parametrize("turns", [10, 30])
 def test_intervals_cover_the_truth_and_see_it(turns: int) -> None:
     generator = np.random.default_rng(turns)
-    found = [compare_times(*noisy(generator, turns, 1.3)) for _ in range(200)]
-    # 95 % are promised; of 200 draws fewer than 180 would come in one case of a thousand.
-    assert sum(each.low <= 1.3 <= each.high for each in found) >= 180
-    assert sum(each.verdict == "faster" for each in found) > 150
-    same = [compare_times(*noisy(generator, turns, 1.0)).verdict for _ in range(200)]
-    assert same.count("no difference shown") >= 180
+    found = [compare_times(*noisy(generator, turns, 1.3)) for _ in range(100)]
+    # 95 % are promised; of 100 draws fewer than 88 would come in one case of two hundred.
+    assert sum(each.low <= 1.3 <= each.high for each in found) >= 88
+    assert sum(each.verdict == "faster" for each in found) > 75
+    same = [compare_times(*noisy(generator, turns, 1.0)).verdict for _ in range(100)]
+    assert same.count("no difference shown") >= 88
 
 
 def test_the_same_times_have_the_same_interval() -> None:
