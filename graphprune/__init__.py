@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from graphprune.api import apply, inspect, prune, verify
     from graphprune.api import load_module as load
     from graphprune.curves import Curves
-    from graphprune.errors import GraphpruneError, ModelError, TargetError, UsageError, VerificationError
+    from graphprune.errors import GraphpruneError, ModelError, SlowerError, TargetError, UsageError, VerificationError
     from graphprune.measuring import sensitivity
     from graphprune.plan import Plan
     from graphprune.proof import Verification
@@ -29,6 +29,7 @@ __all__ = [
     "ModelError",
     "Plan",
     "PruneResult",
+    "SlowerError",
     "TargetError",
     "UsageError",
     "Verification",
@@ -44,7 +45,9 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("apply", "inspect", "load", "prune", "verify"), "api"),
-    **dict.fromkeys(("GraphpruneError", "ModelError", "TargetError", "UsageError", "VerificationError"), "errors"),
+    **dict.fromkeys(
+        ("GraphpruneError", "ModelError", "SlowerError", "TargetError", "UsageError", "VerificationError"), "errors"
+    ),
     "Curves": "curves",
     "Plan": "plan",
     "Inspection": "result",

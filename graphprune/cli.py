@@ -1,9 +1,9 @@
-"""The command line: ``graphprune inspect | explain | prune | sweep | sensitivity | apply | verify | bench | demo``.
+"""The command line: ``graphprune COMMAND``, one module of :mod:`graphprune.commands` each.
 
 Exit codes: 0 done; 2 usage; 3 unreadable or invalid input, or an output that cannot be written; 4 nothing to prune, or
-the target is out of reach; 5 verification failed; 130 and 143 interrupted and terminated; 141 nobody reads the output;
-1 only for a bug. Whatever the code is not 0, no output is left behind and standard error has one line that says why;
-with ``--json`` the reason is also the document on standard output.
+the target is out of reach; 5 verification failed; 6 not shown to be faster; 130 and 143 interrupted and terminated; 141
+nobody reads the output; 1 only for a bug. Whatever the code is not 0, no output is left behind and standard error has
+one line that says why; with ``--json`` the reason is also the document on standard output.
 """
 
 from __future__ import annotations
@@ -23,7 +23,20 @@ from typing import Annotated
 
 import typer
 
-from graphprune.commands import apply, bench, demo, explain, inspect, prune, sensitivity, sweep, verify
+from graphprune.commands import (
+    apply,
+    backends,
+    bench,
+    compile,
+    demo,
+    explain,
+    inspect,
+    prune,
+    run,
+    sensitivity,
+    sweep,
+    verify,
+)
 from graphprune.commands.result import RESULT_FIELDS
 from graphprune.commands.terminal import write_document
 from graphprune.errors import GraphpruneError, ModelError
@@ -35,7 +48,7 @@ INTERRUPTED, UNREAD, TERMINATED = 130, 141, 143
 
 EPILOG = (
     "Exit codes: 0 done; 2 usage; 3 unreadable or invalid input; 4 nothing to prune or target out of reach; "
-    "5 verification failed; 1 a bug."
+    "5 verification failed; 6 not shown to be faster; 1 a bug."
 )
 
 app = typer.Typer(
@@ -67,7 +80,7 @@ def _carrying(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for module in (inspect, explain, prune, sweep, sensitivity, apply, verify, bench, demo):
+for module in (inspect, explain, prune, sweep, sensitivity, apply, verify, bench, compile, run, backends, demo):
     app.command(module.NAME)(_carrying(module.command))
 
 

@@ -6,7 +6,8 @@
     ├── UsageError           2   an option, selector or plan that makes no sense
     ├── ModelError           3   the input cannot be read, or is not a valid model
     ├── TargetError          4   nothing to prune, or the budget is out of reach
-    └── VerificationError    5   the slim graph does not compute what the masked original computes
+    ├── VerificationError    5   the slim graph does not compute what the masked original computes
+    └── SlowerError          6   the slim model was measured, and is not shown to be faster
 
 A message is one line: what is wrong, where (file, node), why, and what to do about it. It stays one printable line of
 bounded length when it quotes names from a damaged model, or the words of a library.
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["GraphpruneError", "ModelError", "TargetError", "UsageError", "VerificationError"]
+__all__ = ["GraphpruneError", "ModelError", "SlowerError", "TargetError", "UsageError", "VerificationError"]
 
 MESSAGE_LETTERS = 900
 
@@ -57,6 +58,12 @@ class VerificationError(GraphpruneError):
     """The slim graph differs from the masked original; the output is not kept."""
 
     exit_code = 5
+
+
+class SlowerError(GraphpruneError):
+    """The slim model is not shown to be faster than the original where it will run."""
+
+    exit_code = 6
 
 
 def _line(message: str) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from graphprune.commands.options import Debug, Dims, Json, Quiet, Seed, parse_dims
 from graphprune.commands.terminal import Terminal
+from graphprune.errors import SlowerError, UsageError
 from graphprune.text import scaled
 
 if TYPE_CHECKING:
-    from graphprune.backends.onnxruntime import Latency
+    from graphprune.backends.measure import Comparison
+    from graphprune.backends.race import Race
 
 __all__ = ["NAME", "command"]
 
@@ -20,17 +22,31 @@ NAME = "bench"
 
 
 def command(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL", help="ONNX files.", show_default=False)],
+    models: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL", help="ONNX files, and folders of `graphprune compile`.", show_default=False),
+    ],
     repeats: Annotated[int, typer.Option("--repeats", metavar="N", min=1, help="Measured runs of each model.")] = 30,
     warmup: Annotated[int, typer.Option("--warmup", metavar="N", min=0, help="Runs before measuring.")] = 5,
     threads: Annotated[
         int | None,
         typer.Option("--threads", metavar="N", min=1, help="Threads of ONNX Runtime; one a core by default."),
     ] = None,
+    pin: Annotated[
+        bool,
+        typer.Option("--pin/--no-pin", help="With --threads, keep the work on as many processors as it has threads."),
+    ] = True,
+    backend: Annotated[
+        str, typer.Option("--backend", metavar="NAME", help="The runtime of ONNX files; see `graphprune backends`.")
+    ] = "ort",
+    target: Annotated[str, typer.Option("--target", metavar="NAME", help="Where ONNX files run.")] = "cpu",
     provider: Annotated[
         list[str] | None,
         typer.Option("--provider", metavar="NAME", help="Execution providers of ONNX Runtime; the CPU by default."),
     ] = None,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Exit with 6 unless every other model is shown to be faster than the first.")
+    ] = False,
     seed: Seed = 0,
     dims: Dims = None,
     json: Json = False,
@@ -38,50 +54,73 @@ def command(
     debug: Debug = False,
 ) -> None:
     """Measure how long models take in ONNX Runtime, in turns and on the same inputs."""
-    from graphprune.backends.onnxruntime import compare
+    if gate and len(models) < 2:
+        raise UsageError("--gate compares others with the first model: give at least two")
+    from graphprune.backends.race import race
 
     terminal = Terminal(json, quiet)
+    options: dict[str, Any] = {"providers": provider} if provider else {}
     with terminal.progress() as progress:
         progress("measuring")
-        found = compare(
+        found = race(
             models,
+            backend=backend,
+            target=target,
             warmup=warmup,
             repeats=repeats,
             threads=threads,
-            providers=provider or None,
+            pin=pin,
             dims=parse_dims(dims),
             seed=seed,
+            **options,
         )
-    first = found[0]
-    rows = [
+    comparisons = [found.measurement.comparison(index) for index in range(len(models))]
+    document = {"status": "measured", "models": _rows(found, comparisons), **found.measurement.to_dict()}
+    if gate:
+        from graphprune.backends.gate import require_faster
+
+        for path, comparison in zip(models[1:], comparisons[1:], strict=True):
+            try:
+                require_faster(comparison, str(path), str(models[0]))
+            except SlowerError as error:
+                raise SlowerError(str(error), {**document, **error.details, "status": "refused"}) from None
+    terminal.answer(document, lambda: _show(terminal, found, comparisons))
+
+
+def _rows(found: Race, comparisons: list[Comparison]) -> list[dict[str, Any]]:
+    """One entry a model; the first is what the others are compared with."""
+    return [
         {
-            "model": latency.model,
-            "median_ms": latency.median * 1e3,
-            "spread_ms": latency.spread * 1e3,
-            "minimum_ms": latency.minimum * 1e3,
-            "runs": latency.runs,
-            "bytes": latency.bytes,
-            "speedup": first.median / latency.median if latency.median else None,
+            "model": executable.name,
+            **timing.to_dict(),
+            "bytes": executable.stored_bytes(),
+            "speedup": comparison.ratio,
+            "comparison": comparison.to_dict() if index else None,
         }
-        for latency in found
+        for index, (executable, timing, comparison) in enumerate(
+            zip(found.executables, found.measurement.timings, comparisons, strict=True)
+        )
     ]
-    terminal.answer({"status": "measured", "models": rows}, lambda: _show(terminal, found))
 
 
-def _show(terminal: Terminal, found: tuple[Latency, ...]) -> None:
-    first = found[0]
+def _show(terminal: Terminal, found: Race, comparisons: list[Comparison]) -> None:
+    rows = _rows(found, comparisons)
     terminal.table(
         ("model", "median ms", "spread ms", "size", "speed-up"),
         [
             (
-                latency.model,
-                f"{latency.median * 1e3:.3f}",
-                f"{latency.spread * 1e3:.3f}",
-                scaled(latency.bytes, "B"),
-                f"{first.median / latency.median:.2f}x" if latency.median else "",
+                row["model"],
+                f"{row['median_ms']:.3f}",
+                f"{row['spread_ms']:.3f}",
+                scaled(row["bytes"], "B"),
+                f"{row['speedup']:.2f}x",
             )
-            for latency in found
+            for row in rows
         ],
         right=("median ms", "spread ms", "size", "speed-up"),
     )
-    terminal.print(f"median of {first.runs} runs each, in turns; spread is the distance between the quartiles")
+    for row, comparison in zip(rows[1:], comparisons[1:], strict=True):
+        terminal.print(f"{row['model']}: {comparison.text}")
+    runs = rows[0]["runs"]
+    terminal.print(f"median of {runs} runs each, in turns; spread is the distance between the quartiles")
+    terminal.print(found.measurement.circumstances)

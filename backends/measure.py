@@ -1,0 +1,207 @@
+"""How long things take, and whether one is faster than another, told apart from noise.
+
+A busy machine slows down everything that runs at that time, so what is compared runs in turns: A B, B A, A B. Times
+are not normal and have outliers, so medians are compared. The interval of their ratio is a bootstrap over *turns*
+(both times of a turn are drawn together, since the same noise is in them), in blocks of neighbouring turns, because
+noise lasts: the circular block bootstrap of Politis and Romano (1992), with blocks of the cube root of the turns.
+
+>>> times = np.array([[2.0, 1.0]] * 20) + np.linspace(0, 0.1, 40).reshape(20, 2)
+>>> compare_times(times[:, 0], times[:, 1]).text
+'faster by 1.95x, 95 % interval 1.92-1.98'
+>>> compare_times(times[:, 0], times[:, 0]).text
+'no difference shown (1.00x, 95 % interval 1.00-1.00)'
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphprune.backends.machine import machine
+from graphprune.errors import UsageError
+
+__all__ = ["Comparison", "Measurement", "Timing", "compare_times", "interleaved", "measured"]
+
+LEVEL = 0.95
+RESAMPLES = 2000
+LEAST = 6
+"""Fewer turns than this show nothing: the extremes of five have a chance of 1/16 to leave out the median."""
+
+Times = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The times of one thing, in seconds."""
+
+    name: str
+    times: Times = field(repr=False)
+
+    @property
+    def runs(self) -> int:
+        """How many times there are."""
+        return len(self.times)
+
+    @property
+    def median(self) -> float:
+        """The median."""
+        return float(np.median(self.times))
+
+    @property
+    def minimum(self) -> float:
+        """The shortest time."""
+        return float(np.min(self.times))
+
+    @property
+    def spread(self) -> float:
+        """The distance between the quartiles."""
+        low, high = np.percentile(self.times, [25, 75])
+        return float(high - low)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the median, from order statistics: infinite on both sides of fewer than six runs."""
+        return _median_interval(self.times)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types, in milliseconds; an interval that has no end is null."""
+        low, high = self.interval
+        return {
+            "median_ms": self.median * 1e3,
+            "spread_ms": self.spread * 1e3,
+            "minimum_ms": self.minimum * 1e3,
+            "interval_ms": [low * 1e3, high * 1e3] if self.runs >= LEAST else None,
+            "runs": self.runs,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How many times faster the second of two things is than the first, and the 95 % interval of that."""
+
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """``faster``, ``slower`` or ``no difference shown``, of the second."""
+        if self.low > 1:
+            return "faster"
+        return "slower" if self.high < 1 else "no difference shown"
+
+    @property
+    def text(self) -> str:
+        """The verdict with its figures."""
+        if self.verdict == "no difference shown":
+            return f"{self.verdict} ({self.ratio:.2f}x, 95 % interval {self.low:.2f}-{self.high:.2f})"
+        if self.verdict == "faster":
+            return f"faster by {self.ratio:.2f}x, 95 % interval {self.low:.2f}-{self.high:.2f}"
+        return f"slower by {1 / self.ratio:.2f}x, 95 % interval {1 / self.high:.2f}-{1 / self.low:.2f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {"ratio": self.ratio, "low": self.low, "high": self.high, "verdict": self.verdict, "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The timings of things that ran in turns, and the circumstances.
+
+    ``threads`` is None where the runtime chose their number, ``pinned`` the processors that the work was kept on.
+    """
+
+    timings: tuple[Timing, ...]
+    threads: int | None = None
+    pinned: tuple[int, ...] = ()
+    machine: dict[str, Any] = field(default_factory=machine)
+
+    def comparison(self, index: int, base: int = 0) -> Comparison:
+        """How much faster the thing at ``index`` is than the one at ``base``."""
+        return compare_times(self.timings[base].times, self.timings[index].times)
+
+    @property
+    def circumstances(self) -> str:
+        """One line about how it was measured."""
+        threads = "threads: chosen by the runtime" if self.threads is None else f"threads: {self.threads}"
+        where = f"pinned to processor {', '.join(map(str, self.pinned))}" if self.pinned else "not pinned"
+        return f"{threads}, {where}; {self.machine['processor']}, {self.machine['processors']} processors"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The circumstances as JSON types."""
+        return {"threads": self.threads, "pinned": list(self.pinned), "machine": self.machine}
+
+
+def interleaved(runs: Sequence[Callable[[], object]], *, warmup: int = 5, repeats: int = 30) -> Times:
+    """The times of ``runs`` in seconds, ``repeats`` rows of one column each; every other turn goes backwards.
+
+    Raises :class:`UsageError` for a number of runs that makes no sense.
+    """
+    if repeats < 1 or warmup < 0:
+        raise UsageError(f"a measurement needs at least one run and no negative warm-up, not {repeats} and {warmup}")
+    for _ in range(warmup):
+        for run in runs:
+            run()
+    times = np.empty((repeats, len(runs)))
+    for turn in range(repeats):
+        order = range(len(runs)) if turn % 2 == 0 else reversed(range(len(runs)))
+        for index in order:
+            start = time.perf_counter()
+            runs[index]()
+            times[turn, index] = time.perf_counter() - start
+    return times
+
+
+def measured(
+    names: Sequence[str],
+    runs: Sequence[Callable[[], object]],
+    *,
+    warmup: int = 5,
+    repeats: int = 30,
+    threads: int | None = None,
+    pinned: Sequence[int] = (),
+) -> Measurement:
+    """The measurement of ``runs``, called ``names``; ``threads`` and ``pinned`` are written down as they are."""
+    times = interleaved(runs, warmup=warmup, repeats=repeats)
+    timings = tuple(Timing(name, times[:, index].copy()) for index, name in enumerate(names))
+    return Measurement(timings, threads, tuple(pinned))
+
+
+def compare_times(before: Times, after: Times, seed: int = 0) -> Comparison:
+    """How many times faster ``after`` is; both have one time a turn, in the same order.
+
+    Fewer than six turns have an interval without end, which shows no difference.
+    """
+    ratio = float(np.median(before) / np.median(after))
+    turns = len(before)
+    if turns < LEAST:
+        return Comparison(ratio, 0.0, float("inf"))
+    generator = np.random.default_rng(seed)
+    length = max(1, round(turns ** (1 / 3)))
+    starts = generator.integers(0, turns, (RESAMPLES, -(-turns // length)))
+    drawn = ((starts[:, :, None] + np.arange(length)) % turns).reshape(RESAMPLES, -1)[:, :turns]
+    ratios = np.median(before[drawn], axis=1) / np.median(after[drawn], axis=1)
+    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Comparison(ratio, float(low), float(high))
+
+
+def _median_interval(times: Times) -> tuple[float, float]:
+    """The narrowest pair of order statistics, equally far from the ends, around the median with 95 % certainty.
+
+    The number of times below the median is binomial with one half, whatever the times' distribution is.
+    """
+    runs = len(times)
+    if runs < LEAST:
+        return 0.0, float("inf")
+    # Logarithms, since two to the power of a few thousand is no float.
+    logs = np.cumsum(np.concatenate(([0.0], np.log(np.arange(1, runs + 1)))))
+    chances = np.exp(logs[runs] - logs - logs[::-1] - runs * np.log(2))
+    below = np.cumsum(chances)
+    rank = int(np.searchsorted(below, (1 - LEVEL) / 2, side="right"))  # 1-based: P(fewer than rank below) <= 2.5 %
+    rank = max(rank, 1)
+    ordered = np.sort(times)
+    return float(ordered[rank - 1]), float(ordered[runs - rank])

@@ -1,0 +1,139 @@
+"""Models and artifacts measured side by side, on the same inputs and in turns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphprune.backends.base import Executable, input_specs_of
+from graphprune.backends.machine import pinned
+from graphprune.backends.measure import Measurement, measured
+from graphprune.backends.registry import load, usable
+from graphprune.errors import ModelError, UsageError
+from graphprune.sample_inputs import Inputs, inputs_that_run
+
+__all__ = ["Race", "measure_alone", "opened", "race"]
+
+
+@dataclass(frozen=True)
+class Race:
+    """What ran, in the order that it was given, and how long it took."""
+
+    executables: tuple[Executable, ...]
+    measurement: Measurement
+
+
+def race(
+    models: Sequence[str | os.PathLike[str]],
+    inputs: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    *,
+    backend: str = "onnxruntime",
+    target: str = "cpu",
+    warmup: int = 5,
+    repeats: int = 30,
+    threads: int | None = None,
+    pin: bool = False,
+    dims: Mapping[str, int] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Race:
+    """Measure models (compiled for ``target``) and artifacts (for what they were compiled for) in turns.
+
+    Without ``inputs`` random ones are made for the first model, and given to the others where they fit. ``pin`` keeps
+    the work on as many processors as it has ``threads``, where the system allows it. ``dims`` sets symbolic dimensions
+    by name; ``options`` are the backend's.
+
+    Raises:
+        ModelError: a model does not load or run.
+        UsageError: the backend or target is not here, or an option makes no sense.
+    """
+    with pinned(threads if pin else None) as processors:
+        executables = tuple(opened(path, backend, target, threads=threads, **options) for path in models)
+        used = _threads(executables)
+        feeds: list[Inputs] = []
+        for executable in executables:
+            given = inputs if inputs is not None else (feeds[0] if feeds else None)
+            feeds.append(_feed(executable, given, inputs is None, dims, seed))
+        runs = [executable.prepare(feed) for executable, feed in zip(executables, feeds, strict=True)]
+        measurement = measured(
+            [executable.name for executable in executables],
+            runs,
+            warmup=warmup,
+            repeats=repeats,
+            threads=used,
+            pinned=processors,
+        )
+    return Race(executables, measurement)
+
+
+def opened(path: str | os.PathLike[str], backend: str, target: str, **options: Any) -> Executable:
+    """The executable of an artifact, or of a model that is compiled as it is stored."""
+    if Path(path).is_dir():
+        return load(path, threads=options.get("threads"))
+    return usable(backend).compile(path, target, **{"optimize": "none", **options})
+
+
+def measure_alone(
+    executable: Executable,
+    inputs: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    *,
+    warmup: int = 5,
+    repeats: int = 30,
+    dims: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> Measurement:
+    """How long one executable takes, on random inputs where none are given.
+
+    It is pinned where it has one thread, which is the caller's; others have been started before.
+    """
+    feed = _feed(executable, inputs, False, dims, seed)
+    with pinned(1 if executable.threads == 1 else None) as processors:
+        return measured(
+            [executable.name],
+            [executable.prepare(feed)],
+            warmup=warmup,
+            repeats=repeats,
+            threads=executable.threads,
+            pinned=processors,
+        )
+
+
+def _threads(executables: Sequence[Executable]) -> int | None:
+    """How many threads all of them use.
+
+    Raises:
+        UsageError: they differ, so that a comparison would say little.
+    """
+    first = executables[0]
+    for other in executables[1:]:
+        if other.threads != first.threads:
+            ours, theirs = (each.threads or "as many as there are cores" for each in (first, other))
+            raise UsageError(
+                f"{first.name} was compiled for {ours} and {other.name} for {theirs} threads: give --threads N"
+            )
+    return first.threads
+
+
+def _feed(
+    executable: Executable,
+    inputs: Mapping[str, np.ndarray[Any, Any]] | None,
+    replaceable: bool,
+    dims: Mapping[str, int] | None,
+    seed: int,
+) -> Inputs:
+    """``inputs`` if the executable runs on them, else random ones where they may be replaced."""
+    if inputs is not None:
+        try:
+            executable.prepare(inputs)()
+        except Exception as error:  # whatever the runtime raises means that it does not take these inputs
+            if not replaceable:
+                line = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise ModelError(f"{executable.name}: does not run on the given inputs: {line}") from error
+        else:
+            return dict(inputs)
+    return inputs_that_run(lambda feed: executable.prepare(feed)(), input_specs_of(executable), seed, dims)

@@ -1,0 +1,131 @@
+"""``graphprune compile MODEL -o DIR``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graphprune.commands.calibration_options import Calib, CalibBatch, CalibLimit, Preprocess, calibration_of
+from graphprune.commands.options import Debug, Dims, Json, Model, Quiet, Seed, parse_dims
+from graphprune.commands.terminal import Terminal
+from graphprune.errors import UsageError
+from graphprune.text import scaled
+
+if TYPE_CHECKING:
+    from graphprune.backends.base import Executable
+    from graphprune.backends.measure import Measurement
+
+__all__ = ["NAME", "command"]
+
+NAME = "compile"
+
+
+def command(
+    model: Model,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="The folder to write; an artifact that is there is replaced.",
+            show_default=False,
+        ),
+    ] = None,
+    backend: Annotated[
+        str, typer.Option("--backend", metavar="NAME", help="The runtime; see `graphprune backends`.")
+    ] = "ort",
+    target: Annotated[str, typer.Option("--target", metavar="NAME", help="Where it will run.")] = "cpu",
+    precision: Annotated[
+        str, typer.Option("--precision", metavar="NAME", help="fp32, fp16, int8-dynamic or int8-static.")
+    ] = "fp32",
+    form: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="onnx, or ort for mobile and reduced builds.")
+    ] = "onnx",
+    optimize: Annotated[
+        str | None,
+        typer.Option(
+            "--optimize",
+            metavar="LEVEL",
+            help="How far the stored graph is rewritten: none, basic or extended; the target decides by default.",
+            show_default=False,
+        ),
+    ] = None,
+    level: Annotated[
+        str,
+        typer.Option("--level", metavar="LEVEL", help="How far it is rewritten on loading: none to all."),
+    ] = "all",
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", min=1, help="Threads of the runtime; one a core by default."),
+    ] = None,
+    calib: Calib = None,
+    calib_limit: CalibLimit = None,
+    calib_batch: CalibBatch = 16,
+    preprocess: Preprocess = None,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Measure the latency and write it to the manifest.")
+    ] = True,
+    seed: Seed = 0,
+    dims: Dims = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Compile a model for where it will run, into a folder that runs without graphprune."""
+    if output is None:
+        raise UsageError("where to? Give --output DIR")
+    from graphprune.backends.artifact import check_folder
+    from graphprune.backends.race import measure_alone
+    from graphprune.backends.registry import usable
+
+    check_folder(output)
+    terminal = Terminal(json, quiet)
+    sizes = parse_dims(dims)
+    options: dict[str, Any] = {
+        "threads": threads,
+        "precision": precision,
+        "format": form,
+        "optimize": optimize,
+        "level": level,
+        "calibration": calibration_of(calib, calib_limit, calib_batch, preprocess),
+        "seed": seed,
+        "dims": sizes,
+    }
+    with terminal.progress() as progress:
+        progress("compiling")
+        executable = usable(backend).compile(model, target, **options)
+        measurement = None
+        if measure:
+            progress("measuring")
+            measurement = measure_alone(executable, dims=sizes, seed=seed)
+        progress("writing")
+        executable.save(output, measurement)
+    document = {
+        "status": "compiled",
+        "output": str(output),
+        "backend": executable.backend,
+        "target": executable.target,
+        "precision": precision,
+        "bytes": executable.stored_bytes(),
+        "inputs": [spec.to_dict() for spec in executable.inputs],
+        "outputs": [spec.to_dict() for spec in executable.outputs],
+        "latency": None if measurement is None else {**measurement.timings[0].to_dict(), **measurement.to_dict()},
+        "notes": list(executable.notes),
+    }
+    terminal.answer(document, lambda: _show(terminal, executable, measurement, output))
+
+
+def _show(terminal: Terminal, executable: Executable, measurement: Measurement | None, output: Path) -> None:
+    size = scaled(executable.stored_bytes(), "B")
+    terminal.print(f"compiled for {executable.backend} on {executable.target}: {size}")
+    if measurement is not None:
+        (timing,) = measurement.timings
+        low, high = timing.interval
+        terminal.print(f"{timing.median * 1e3:.3f} ms, 95 % interval {low * 1e3:.3f}-{high * 1e3:.3f}")
+        terminal.print(measurement.circumstances)
+    for note in executable.notes:
+        terminal.print(f"note: {note}")
+    terminal.print(f"{executable.name} -> {output}")

@@ -1,0 +1,75 @@
+"""Races between models and artifacts, and the gate that refuses what is not faster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx_models import parse
+
+from graphprune.backends import gate
+from graphprune.backends.gate import faster
+from graphprune.backends.machine import processors_for
+from graphprune.backends.measure import Comparison
+from graphprune.backends.onnxruntime.backend import OnnxRuntime
+from graphprune.backends.race import race
+from graphprune.errors import ModelError, SlowerError, UsageError
+
+
+def product(path: Path, size: int, columns: int | None = None) -> Path:
+    text = f"g (float[N, {size}] x) => (float[N, {columns or size}] y) {{ y = MatMul(x, w) }}"
+    ir.save(parse(text, w=np.ones((size, columns or size), np.float32)), path)
+    return path
+
+
+def test_models_and_artifacts_race(tmp_path: Path) -> None:
+    small, large = product(tmp_path / "small.onnx", 1024, 8), product(tmp_path / "large.onnx", 1024, 2048)
+    artifact = OnnxRuntime().compile(small, "cpu").save(tmp_path / "artifact")
+    found = race([large, small, artifact], threads=1, pin=True, repeats=10, warmup=1)
+    assert [each.name for each in found.executables] == [str(large), str(small), str(artifact)]
+    assert found.measurement.pinned == tuple(processors_for(1))
+    assert found.measurement.comparison(1).verdict == found.measurement.comparison(2).verdict == "faster"
+    assert found.executables[1].stored_bytes() < found.executables[0].stored_bytes()
+    assert faster(large, small, threads=1, repeats=10).low > 1
+    with pytest.raises(SlowerError, match=r"large.onnx is not shown to be faster than .*: slower by") as caught:
+        faster(small, large, threads=1, repeats=10)
+    assert caught.value.exit_code == 6
+    assert caught.value.details["comparison"]["verdict"] == "slower"
+    assert faster(small, large, threads=1, repeats=10, allow_slower=True).high < 1
+
+
+def test_threads_must_be_alike(tmp_path: Path) -> None:
+    model = product(tmp_path / "m.onnx", 8)
+    artifact = OnnxRuntime().compile(model, "cpu", threads=1).save(tmp_path / "artifact")
+    with pytest.raises(UsageError, match=r"as many as there are cores and .*artifact for 1 threads: give --threads"):
+        race([model, artifact])
+    assert race([artifact], repeats=1).measurement.threads == 1
+
+
+def test_a_folder_that_is_no_artifact(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no artifact, it has no manifest"):
+        race([tmp_path])
+
+
+def test_measured_again_where_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    answers = [Comparison(1.05, 0.9, 1.2), Comparison(1.05, 1.01, 1.1)]
+
+    def told(models: Sequence[str], inputs: Any, *, repeats: int, **options: Any) -> Any:
+        asked.append(repeats)
+        return SimpleNamespace(measurement=SimpleNamespace(comparison=lambda index: answers[len(asked) - 1]))
+
+    monkeypatch.setattr(gate, "race", told)
+    assert faster("a", "b", repeats=10) == answers[1]
+    assert asked == [10, 40]
+    asked.clear()
+    answers[1] = Comparison(1.0, 0.99, 1.01)
+    with pytest.raises(SlowerError, match="b is not shown to be faster than a: no difference shown"):
+        faster("a", "b", repeats=10)
+    asked.clear()
+    assert faster("a", "b", allow_slower=True) == answers[1]
