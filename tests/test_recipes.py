@@ -188,5 +188,5 @@ def test_data_are_not_replaced(model: Path, images: dict[str, Any], tmp_path: Pa
     np.savez(data, **images)
     stored = data.read_bytes()
     done = CliRunner().invoke(app, ["prune", str(model), "-o", str(data), "--macs", "60%", "--calib", str(data)])
-    assert isinstance(done.exception, UsageError)
+    assert done.exit_code
     assert data.read_bytes() == stored
