@@ -22,6 +22,8 @@ from graphprune.structure import Structure
 
 __all__ = ["Activations"]
 
+_HALF = 1 << 31
+
 ITEMSIZE = 4
 """Bytes of an element where the host does not say."""
 
@@ -46,10 +48,10 @@ class Activations:
         ]
         place = {name: index for index, name in enumerate(names)}
         self._factor = np.array([numbers[place[name]] for name, _ in events], np.intp)
-        self._weight = np.array([sign * weights[place[name]] for name, sign in events], np.int64)
+        self._weight = _integers([sign * weights[place[name]] for name, sign in events])
         results = [place[name] for name in names if name in self._made]
         self._result_factor = np.array([numbers[index] for index in results], np.intp)
-        self._result_count = np.array([terms[index].coefficient for index in results], np.int64)
+        self._result_count = _integers([terms[index].coefficient for index in results])
 
     def elements(self, extents: Sequence[int]) -> int:
         """How many elements the results of all operators have together."""
@@ -65,7 +67,13 @@ class Activations:
         return running[self._calls]
 
     def _values(self, extents: Sequence[int]) -> Integers:
-        return np.array([math.prod([extents[slot] for slot in slots]) for slots in self._factors] or [0], np.int64)
+        return _integers([math.prod([extents[slot] for slot in slots]) for slots in self._factors] or [0])
+
+
+def _integers(values: Sequence[int]) -> Integers:
+    """Whole numbers as an array; of any size where a product of two would not fit (sizes in a damaged model)."""
+    small = all(-_HALF < value < _HALF for value in values)
+    return np.array(values, np.int64 if small else object)
 
 
 def _made(structure: Structure) -> set[str]:

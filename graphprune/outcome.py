@@ -119,6 +119,9 @@ def compared(
     return found, tuple(notes)
 
 
+_RECOVERIES = ("compensate", "merge", "recalibrate")
+
+
 def _recovers(context: Context) -> bool:
-    """Whether weights were chosen anew towards the dense program: by that the dense one itself stays as it is."""
-    return any(decision.estimated for decision in context.decisions)
+    """Whether a recovery ran, kept or not: towards the dense program, so that the dense one itself stays as it is."""
+    return any(context.ran(name) for name in _RECOVERIES)

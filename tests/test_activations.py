@@ -116,3 +116,17 @@ def test_modules_have_the_peak_of_their_export() -> None:
     cost = CostModel(program.read(), program.sizes())
     live = [int(n) // 4 for n in cost.activations.live(cost.extents({}))]
     assert live == [5 + 40, 40 + 40, 40 + 40, 40 + 40, 40 + 3, 3]
+
+
+def test_sizes_beyond_all_machines_are_counted() -> None:
+    """A damaged model may claim them: nothing overflows."""
+    from onnx_models import parse
+
+    from graphprune.cost import CostModel
+    from graphprune.frontends.onnx_reader import read
+    from graphprune.passes import canonicalize
+
+    size = 1 << 40
+    model = parse(f"g (float[{size}, {size}] x) => (float[{size}, {size}] y) {{ a = Relu(x) y = Relu(a) }}")
+    canonicalize(model)
+    assert CostModel(read(model)).at({}, peak=True).peak == 2 * 4 * size * size
