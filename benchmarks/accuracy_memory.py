@@ -83,10 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "seed": options.seed,
         "images": options.images,
         "batch": options.batch,
-        "peak": peak,
         "wall": time.perf_counter() - start,
         "progress": len(shown.splitlines()),
         **result,
+        "memory": peak,
     }
     options.results.parent.mkdir(parents=True, exist_ok=True)
     with options.results.open("a") as file:

@@ -126,7 +126,7 @@ def _trained(rows: list[Row]) -> Iterator[tuple[str, ...]]:
 
 def _memory(rows: list[Row]) -> Iterator[tuple[str, ...]]:
     for row in rows:
-        peak = f"{row['peak'] / 1e9:.2f} GB"
+        peak = f"{row['memory'] / 1e9:.2f} GB"
         yield row["name"], str(row["images"]), peak, f"{row['wall']:.0f}", str(row["progress"])
 
 
