@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from graphprune.axes import Axis
-from graphprune.forms import Array, ConvolutionForm, Form, Indices, MatrixForm
+from graphprune.forms import ConvolutionForm, Form, MatrixForm
 from graphprune.rules.call import Call
 from graphprune.rules.windows import numbers
 from graphprune.structure import Structure
 
-__all__ = ["Array", "Form", "Indices", "Layer", "destinations", "layers"]
+__all__ = ["ADD", "Layer", "destinations", "layers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,6 @@ class Layer:
         """The name of the call's node."""
         return self.call.node
 
-    def features(self) -> int:
-        """How many features each input position has (the positions of a kernel)."""
-        return self.form.taps
-
 
 def layers(structure: Structure) -> list[Layer]:
     """All layers of a program in reading order."""
@@ -58,7 +54,7 @@ def layers(structure: Structure) -> list[Layer]:
     adders = {
         operand.name: call
         for call in structure.calls
-        if call.op in _ADD
+        if call.op in ADD
         for operand in call.operands
         if operand is not None and readers[operand.name] == 1
     }
@@ -77,7 +73,7 @@ def destinations(structure: Structure) -> dict[str, str]:
     found: dict[str, str] = {}
     for call in structure.calls:
         operands = [operand for operand in call.operands[:2] if operand is not None]
-        if call.op not in _ADD or len(operands) != 2 or any(one.name in structure.parameters for one in operands):
+        if call.op not in ADD or len(operands) != 2 or any(one.name in structure.parameters for one in operands):
             continue
         a, b = (structure.tensors.get(operand.name) or () for operand in operands)
         if [axis.size for axis in a] == [axis.size for axis in b]:
@@ -92,7 +88,8 @@ def _readers(structure: Structure) -> Counter[str]:
     return found
 
 
-_ADD = frozenset({"onnx.Add", "aten.add.Tensor", "aten.add"})
+ADD = frozenset({"onnx.Add", "aten.add"})
+"""Operators that add two tensors."""
 
 
 def _with_bias(layer: Layer, adder: Call | None, structure: Structure) -> Layer:
@@ -109,11 +106,7 @@ def _with_bias(layer: Layer, adder: Call | None, structure: Structure) -> Layer:
     wide = [dim - len(axes) for dim, axis in enumerate(axes) if axis.size != 1]
     if wide != [at] or axes[at].size != own[at].size or len(axes) > len(own):
         return layer
-    result = adder.results[0]
-    return Layer(
-        layer.call, layer.x, layer.weight, bias, result, layer.inputs, layer.outputs, layer.x_dim, layer.y_dim,
-        layer.form, adder.node,
-    )  # fmt: skip
+    return replace(layer, bias=bias, y=adder.results[0], adder=adder.node)
 
 
 # -- products of matrices ----------------------------------------------------------------------------------------------
@@ -238,22 +231,11 @@ _TABLE: dict[str, Callable[[Call, Structure], Layer | None]] = {
     "onnx.Gemm": _gemm,
     "onnx.MatMul": _matmul,
     **dict.fromkeys(
-        (
-            f"aten.{name}{overload}"
-            for name in ("conv1d", "conv2d", "conv3d", "convolution", "_convolution")
-            for overload in ("", ".default", ".padding")
-        ),
-        _convolution,
+        (f"aten.{name}" for name in ("conv1d", "conv2d", "conv3d", "convolution", "_convolution")), _convolution
     ),
-    **dict.fromkeys(
-        (
-            f"aten.conv_transpose{name}{overload}"
-            for name in ("1d", "2d", "3d")
-            for overload in ("", ".default", ".input")
-        ),
-        _convolution,
-    ),
-    **dict.fromkeys(("aten.linear", "aten.linear.default"), _linear),
-    **dict.fromkeys(("aten.matmul", "aten.matmul.default", "aten.mm", "aten.mm.default"), _matmul),
-    **dict.fromkeys(("aten.addmm", "aten.addmm.default"), _addmm),
+    **dict.fromkeys((f"aten.conv_transpose{dims}d" for dims in (1, 2, 3)), _convolution),
+    "aten.linear": _linear,
+    "aten.matmul": _matmul,
+    "aten.mm": _matmul,
+    "aten.addmm": _addmm,
 }

@@ -15,7 +15,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,8 +26,9 @@ from graphprune import passes
 from graphprune.budget import Budget
 from graphprune.calibration.data import SYNTHETIC, Batches, load_batches
 from graphprune.calibration.evaluate import evaluate
-from graphprune.calibration.fidelity import Array, Fidelity
+from graphprune.calibration.fidelity import Fidelity
 from graphprune.calibration.observe import Calibration
+from graphprune.calibration.remembered import Remembered
 from graphprune.choose import Constraints, choose
 from graphprune.clock import Clock, Progress
 from graphprune.cost import CostModel
@@ -56,8 +57,6 @@ FEW = 4
 """Positions up to which groups of one class are measured together."""
 WORST = 1e9
 """The loss of outputs that are not finite."""
-KEPT = 1 << 30
-"""Bytes of the dense program's outputs that are remembered."""
 
 
 After: TypeAlias = Callable[[Host, passes.Decision], None]
@@ -192,7 +191,7 @@ class _Measurement:
     ) -> None:
         self._host, self._structure, self._cost, self._scores = host, structure, cost, scores
         self._batches, self._shares, self._distance, self._after = batches, shares, distance, after
-        self._dense = _Dense(host, batches)
+        self._dense = Remembered(Calibration(host, batches.feeds))
         self._names = [] if not isinstance(host, ir.Model) else [value.name or "" for value in host.graph.outputs]
 
     def curve(self, bundle: Sequence[Group], say: Callable[[str], None]) -> Curve:
@@ -217,28 +216,6 @@ class _Measurement:
     def _loss(self, slim: Host) -> float:
         runs = Calibration(slim, self._batches.feeds)
         return _loss_of(evaluate(self._dense, runs, self._batches, names=self._names).fidelity, self._distance)
-
-
-class _Dense:
-    """The outputs of the dense program, remembered where they are few."""
-
-    def __init__(self, host: Host, batches: Batches) -> None:
-        self._runs = Calibration(host, batches.feeds)
-        self._kept: list[list[Array]] | None = None
-
-    def outputs(self) -> Iterator[list[Array]]:
-        """The outputs, batch by batch."""
-        if self._kept is not None:
-            yield from self._kept
-            return
-        kept: list[list[Array]] = []
-        size = 0
-        for outputs in self._runs.outputs():
-            size += sum(value.nbytes for value in outputs)
-            if size <= KEPT:
-                kept.append(outputs)
-            yield outputs
-        self._kept = kept if size <= KEPT else None
 
 
 def _function(after: Callable[[Host], None] | None) -> After:

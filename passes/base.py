@@ -14,7 +14,7 @@ from graphprune.frontends.program import Host, is_torch
 from graphprune.selection import Selection
 from graphprune.structure import Structure
 
-__all__ = ["Context", "Decision", "Pass", "Report", "passes", "register", "run_passes"]
+__all__ = ["Context", "Decision", "Pass", "Report", "last_cut", "passes", "register", "run_passes"]
 
 P = TypeVar("P", bound="type[Pass]")
 
@@ -120,6 +120,18 @@ def register(cls: P) -> P:
 def passes() -> Mapping[str, type[Pass]]:
     """Return the registered passes by name."""
     return dict(sorted(_REGISTRY.items()))
+
+
+def last_cut(context: Context, name: str) -> Decision:
+    """The last decision that removed positions.
+
+    Raises:
+        UsageError: there is none.
+    """
+    cuts = [each for each in context.decisions if each.selection.keep and not each.lossless and not each.estimated]
+    if not cuts:
+        raise UsageError(f"{name} comes after a cut: put prune in front of it")
+    return cuts[-1]
 
 
 def run_passes(model: Host, steps: Sequence[Pass], context: Context | None = None) -> Context:

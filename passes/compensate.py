@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from graphprune.compensation import Method, Options, compensate
 from graphprune.errors import UsageError
 from graphprune.frontends.program import Host, program_of
-from graphprune.passes.base import Context, Decision, Pass, Report, register
+from graphprune.passes.base import Context, Decision, Pass, Report, last_cut, register
 from graphprune.text import counted
 
 __all__ = ["Compensate"]
@@ -45,14 +45,7 @@ class Compensate(Pass):
         batches: Any = context.data.get("calibration")
         if batches is None:
             raise UsageError("compensate needs calibration inputs: give --calib PATH, or calibration=... in Python")
-        cuts = [
-            decision
-            for decision in context.decisions
-            if decision.selection.keep and not (decision.lossless or decision.estimated)
-        ]
-        if not cuts:
-            raise UsageError("compensate comes after a cut: put prune in front of it")
-        last = cuts[-1]
+        last = last_cut(context, self.name)
         before = program_of(model).clone()
         synthetic = bool(getattr(batches, "synthetic", False))
         options = Options(self.method, self.rows, self.holdout, self.residual, not synthetic, self.seed)

@@ -10,10 +10,10 @@ from graphprune.compensation.judge import Judge, put
 from graphprune.compensation.merging import Merged, Merging, merge
 from graphprune.errors import ModelError, UsageError
 from graphprune.frontends.program import Host, program_of
-from graphprune.passes.base import Context, Decision, Pass, Report, register
+from graphprune.passes.base import Context, Decision, Pass, Report, last_cut, register
 from graphprune.text import counted
 
-__all__ = ["Merge", "last_cut"]
+__all__ = ["Merge"]
 
 _SAMPLES = 32
 _BATCHES = 8
@@ -99,15 +99,3 @@ class Merge(Pass):
             return None, f"merging was taken back: {errors}"
         put(model, best[1].weights)
         return best[1], f"merged by {best[0]}: {errors}"
-
-
-def last_cut(context: Context, name: str) -> Decision:
-    """The last decision that removed positions.
-
-    Raises:
-        UsageError: there is none.
-    """
-    cuts = [each for each in context.decisions if each.selection.keep and not each.lossless and not each.estimated]
-    if not cuts:
-        raise UsageError(f"{name} comes after a cut: put prune in front of it")
-    return cuts[-1]

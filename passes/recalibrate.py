@@ -9,8 +9,7 @@ from graphprune.compensation.judge import Judge, put
 from graphprune.compensation.recalibration import recalibrate
 from graphprune.errors import ModelError, UsageError
 from graphprune.frontends.program import Host, program_of
-from graphprune.passes.base import Context, Decision, Pass, Report, register
-from graphprune.passes.merge import last_cut
+from graphprune.passes.base import Context, Decision, Pass, Report, last_cut, register
 from graphprune.text import counted
 
 __all__ = ["Recalibrate"]

@@ -36,7 +36,7 @@ def _check(host: Any, structure: Any, feed: Any, count: int) -> None:
             made = made + get_weight(host, layer.bias).reshape(matrix.shape[:2])
         assert np.allclose(made, layer.form.targets(y, index), rtol=1e-4, atol=1e-4)
         assert np.array_equal(layer.form.weight(matrix, weight), weight)
-        assert layer.inputs.size == matrix.shape[2] * layer.form.groups // layer.features()
+        assert layer.inputs.size == matrix.shape[2] * layer.form.groups // layer.form.taps
         assert layer.outputs.size == matrix.shape[0] * matrix.shape[1]
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from graphprune.calibration.steps import Feed, Values, as_float, run_session
+from graphprune.calibration.stash import as_float
+from graphprune.calibration.steps import Feed, Values, as_single, run_session
 from graphprune.frontends.program import Host
 from graphprune.proof.run import Segment, reads
 
@@ -107,7 +108,7 @@ def _onnx(model: ir.Model, feeds: Sequence[Feed], names: Sequence[str]) -> Itera
     constants = tuple(graph.initializers[name] for name in sorted(needed) if name in graph.initializers)
     inputs = tuple(v.name or "" for v in graph.inputs if v.name in needed and v.name not in graph.initializers)
     outputs = tuple(name for name in names if name in made)
-    given = [{name: _single_input(feed[name]) for name in inputs} for feed in feeds]
+    given = [{name: as_single(np.asarray(feed[name])) for name in inputs} for feed in feeds]
     for feed, results in zip(
         given, run_session(model, Segment(tuple(nodes), constants, inputs, outputs), given), strict=True
     ):
@@ -117,11 +118,6 @@ def _onnx(model: ir.Model, feeds: Sequence[Feed], names: Sequence[str]) -> Itera
                 own = feed.get(name)
                 found[name] = graph.initializers[name].const_value.numpy() if own is None else own  # type: ignore[union-attr]
         yield {name: as_float(found[name]) for name in names}
-
-
-def _single_input(value: Any) -> npt.NDArray[Any]:
-    array = np.asarray(value)
-    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
 
 
 def _extent(feed: Feed) -> int:

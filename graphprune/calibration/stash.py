@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Stash", "View"]
+__all__ = ["Stash", "View", "as_float"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -66,11 +66,15 @@ class View(Mapping[str, Array]):
     def __getitem__(self, name: str) -> Array:
         if name not in self._names:
             raise KeyError(name)
-        value: Array = self._values[name]
-        return value.astype(np.float32, copy=False) if value.dtype.kind == "f" else value
+        return as_float(self._values[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def as_float(array: Array) -> Array:
+    """Floating-point numbers in single precision; others as they are."""
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array

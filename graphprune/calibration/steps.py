@@ -22,7 +22,7 @@ from graphprune.calibration.stash import Stash, View
 from graphprune.frontends.program import Host
 from graphprune.proof.run import Segment, reads, segment_proto
 
-__all__ = ["Feed", "Stop", "Values", "as_float", "run_session", "steps"]
+__all__ = ["Feed", "Stop", "Values", "as_single", "run_session", "steps"]
 
 Feed: TypeAlias = Any
 """One batch of inputs: arrays by input name for ONNX, the tuple of arguments for PyTorch."""
@@ -77,7 +77,7 @@ class _OnnxSteps:
         self.last = {name: index for index, names in enumerate(self.reads) for name in names}
         self.ends = ends_of({node.name or "": index for index, node in enumerate(self.nodes)}, stops)
         self.wanted = {name: number for number, stop in enumerate(stops) for name in stop.names}
-        self.feeds = [{name: _single(np.asarray(value)) for name, value in feed.items()} for feed in feeds]
+        self.feeds = [{name: as_single(np.asarray(value)) for name, value in feed.items()} for feed in feeds]
         self.known: list[Stash] = []
 
     def run(self) -> Iterator[list[Values]]:
@@ -130,11 +130,6 @@ def run_session(model: ir.Model, segment: Segment, feeds: Sequence[Mapping[str, 
         yield session.run(list(segment.outputs), {name: feed[name] for name in segment.inputs})
 
 
-def _single(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def as_single(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Half precision as float32, in which segments run."""
     return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
-
-
-def as_float(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Floating-point numbers as float32; others as they are."""
-    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from graphprune.calibration.steps import Feed, Values
-from graphprune.calibration.torch_steps import arguments_of
+from graphprune.calibration.torch_steps import arguments_of, array_of
 from graphprune.frontends.torch_program import TorchProgram
 from graphprune.proof.torch_run import leaves_of, run
 
@@ -36,7 +36,7 @@ def observed(program: TorchProgram, feeds: Sequence[Feed], names: Sequence[str])
         results = run(program.module, _leaves(program, feed), expose=shown)
         found = dict(zip(shown, results[len(results) - len(shown) :], strict=True))
         yield {
-            name: _array(found[own] if own == name else found[own][int(name.rpartition(".")[2])])
+            name: array_of(found[own] if own == name else found[own][int(name.rpartition(".")[2])])
             for name, own in wanted.items()
         }
 
@@ -45,13 +45,8 @@ def outputs(program: TorchProgram, feeds: Sequence[Feed]) -> Iterator[list[np.nd
     """The tensors that a program gives, batch by batch."""
     for feed in feeds:
         results = run(program.module, _leaves(program, feed))
-        yield [_array(value) for value in results if isinstance(value, torch.Tensor)]
+        yield [array_of(value) for value in results if isinstance(value, torch.Tensor)]
 
 
 def _leaves(program: TorchProgram, feed: Feed) -> list[Any]:
     return leaves_of(program.module, *arguments_of(program, feed))
-
-
-def _array(value: torch.Tensor) -> np.ndarray[Any, Any]:
-    own: np.ndarray[Any, Any] = (value.float() if value.is_floating_point() else value).detach().cpu().numpy()
-    return own

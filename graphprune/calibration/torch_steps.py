@@ -15,7 +15,7 @@ from graphprune.frontends.torch_calls import attribute
 from graphprune.frontends.torch_program import TorchProgram
 from graphprune.proof.torch_run import leaves_of, seeded
 
-__all__ = ["Arguments", "TorchSteps", "arguments_of"]
+__all__ = ["Arguments", "TorchSteps", "arguments_of", "array_of"]
 
 
 class Arguments(NamedTuple):
@@ -84,8 +84,13 @@ class TorchSteps:
         else:
             source, _, index = name.rpartition(".")
             value = known[nodes[source]][int(index)]
-        own: np.ndarray[Any, Any] = (value.float() if value.is_floating_point() else value).detach().cpu().numpy()
-        return own
+        return array_of(value)
+
+
+def array_of(value: torch.Tensor) -> np.ndarray[Any, Any]:
+    """The numbers of a tensor, floating-point ones in single precision."""
+    own: np.ndarray[Any, Any] = (value.float() if value.is_floating_point() else value).detach().cpu().numpy()
+    return own
 
 
 def arguments_of(program: TorchProgram, feed: Feed) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -107,7 +112,10 @@ def arguments_of(program: TorchProgram, feed: Feed) -> tuple[tuple[Any, ...], di
     if isinstance(feed, dict):
         unknown = sorted(feed.keys() - program.kwargs.keys())
         if unknown:
-            raise UsageError(f"calibration: the module was exported without a keyword input '{unknown[0]}'")
+            raise UsageError(
+                f"calibration: the module was exported without a keyword input '{unknown[0]}'; "
+                "leave it out, or give it among the example inputs"
+            )
         return (), {name: tensor(value) for name, value in feed.items()}
     args = feed if isinstance(feed, tuple) else tuple(feed) if isinstance(feed, list) else (feed,)
     if len(args) < len(program.args):

@@ -21,9 +21,9 @@ from graphprune.compensation.fitting import Fit, Fitting, Rows, joined
 from graphprune.compensation.judge import Judge, put
 from graphprune.compensation.pairs import Pair, pairs, restricted
 from graphprune.errors import ModelError
+from graphprune.forms import Array
 from graphprune.frontends.program import Host, program_of
 from graphprune.frontends.weight_access import get_weight
-from graphprune.layers import Array
 from graphprune.selection import Selection
 from graphprune.structure import Structure
 

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from graphprune.rules.call import Call
 
-__all__ = ["NORMS", "Function", "function_of", "named"]
+__all__ = ["NORMS", "Bounds", "Function", "bounds_of", "function_of", "named"]
 
 Values: TypeAlias = npt.NDArray[np.float64]
 Function: TypeAlias = Callable[[Values], Values]
+Bounds: TypeAlias = tuple[float, float]
 
 NORMS = ("batchnormalization", "batchnorm", "nativebatchnormlegitnotraining", "batchnormnoupdate")
 """Batch normalisations, as :func:`named` calls them."""
@@ -31,6 +32,24 @@ def function_of(call: Call) -> Function | None:
     """What an operator does to each number, None where it is no function of one number that is known here."""
     make = _TABLE.get(named(call))
     return None if make is None else make(call)
+
+
+def bounds_of(call: Call) -> Bounds | None:
+    """Between which numbers an operator leaves each as it is, if it moves all others to the nearer bound."""
+    make = _BOUNDS.get(named(call))
+    return None if make is None else make(call)
+
+
+def _clip_bounds(call: Call) -> Bounds | None:
+    """Those of an ONNX Clip: attributes up to opset 10, operands since; None where they are computed."""
+    found = []
+    for number, name, default in ((1, "min", -np.inf), (2, "max", np.inf)):
+        operand = call.operand(number)
+        value = operand.read() if operand is not None else call.attribute(name, default)
+        if value is None:
+            return None
+        found.append(float(np.asarray(value).reshape(())))
+    return found[0], found[1]
 
 
 def _sigmoid(x: Values) -> Values:
@@ -91,4 +110,11 @@ _TABLE: dict[str, Callable[[Call], Function]] = {
     "abs": _constant(np.abs),
     "square": _constant(np.square),
     "neg": _constant(np.negative),
+}
+
+_BOUNDS: dict[str, Callable[[Call], Bounds | None]] = {
+    "relu": lambda _: (0.0, math.inf),
+    "relu6": lambda _: (0.0, 6.0),
+    "clip": _clip_bounds,
+    "hardtanh": lambda call: (float(call.attribute("min_val", -1.0)), float(call.attribute("max_val", 1.0))),
 }

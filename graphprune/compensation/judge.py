@@ -12,6 +12,7 @@ import numpy.typing as npt
 from graphprune.calibration.evaluate import tokens_of
 from graphprune.calibration.fidelity import fidelity
 from graphprune.calibration.observe import Calibration
+from graphprune.calibration.remembered import Remembered
 from graphprune.frontends.program import Host
 from graphprune.frontends.weight_access import get_weight, set_weight
 
@@ -30,24 +31,13 @@ class Judge:
         self._classes = classes
         self._tokens = bool(feeds) and tokens_of(feeds[0]) is not None
         self._feeds = list(feeds)
-        self._dense = _Recorded(list(Calibration(dense, self._feeds).outputs()))
+        self._dense = Remembered(Calibration(dense, self._feeds))
 
     def distance(self, slim: Host) -> float:
         """The distance, infinite where an output is no number."""
         found = fidelity(self._dense, Calibration(slim, self._feeds), tokens=self._tokens)
         figure = found.kl if self._classes and found.kl is not None else found.relative_error
         return math.inf if figure is None or not math.isfinite(figure) else figure
-
-
-class _Recorded:
-    """Outputs that were computed once."""
-
-    def __init__(self, batches: list[list[npt.NDArray[Any]]]) -> None:
-        self._batches = batches
-
-    def outputs(self) -> Any:
-        """What was recorded."""
-        return iter(self._batches)
 
 
 def put(host: Host, weights: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.floating[Any]]]:

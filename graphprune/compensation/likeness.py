@@ -69,7 +69,7 @@ class Moments:
 def is_depthwise(layer: Layer, weight: npt.NDArray[Any]) -> bool:
     """Whether each output of a layer is made of one input, and each input makes one output."""
     groups, outputs, features = layer.form.matrix(weight).shape
-    return bool(groups > 1 and outputs == 1 and features == layer.features())
+    return bool(groups > 1 and outputs == 1 and features == layer.form.taps)
 
 
 class Likeness:

@@ -121,7 +121,7 @@ class _Blocks:
         groups, outputs, features = matrix.shape
         count = len(moments.mean)
         self.layout = (moments.outer, moments.inner, count)
-        self.outer, self.inner = moments.outer, moments.inner * layer.features()
+        self.outer, self.inner = moments.outer, moments.inner * layer.form.taps
         if count % groups or groups * features != self.outer * count * self.inner or (groups > 1 and self.outer > 1):
             raise Blocked("a product whose sides are not followed")
         self.weight = matrix.reshape(groups, outputs, self.outer, count // groups, self.inner)

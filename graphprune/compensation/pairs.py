@@ -7,21 +7,22 @@ missing in the stream by then. A BatchNorm in between is linear and is looked th
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from graphprune.compensation.functions import bounds_of
+from graphprune.forms import Array
 from graphprune.frontends.program import Host
 from graphprune.frontends.weight_access import get_weight, is_editable
-from graphprune.layers import Array, Layer, layers
+from graphprune.layers import ADD, Layer, layers
 from graphprune.rules.call import Axes, Call
 from graphprune.selection import Selection
 from graphprune.structure import Structure
 
 __all__ = ["Norm", "Pair", "pairs", "restricted"]
 
-_SUMS = frozenset({"onnx.Add", "aten.add.Tensor", "aten.add"})
 _NORMS = {"onnx.BatchNormalization": (1, 3, 4, "epsilon", 1e-5), "aten.batch_norm": (1, 3, 4, "eps", 1e-5)}
 """Operands that hold scale, mean and variance, and the attribute of what is added to the variance."""
 
@@ -88,7 +89,7 @@ def pairs(dense: Structure, slim: Structure, host: Host, top: frozenset[str]) ->
 def _norm(layer: Layer, readers: Mapping[str, Sequence[Call]], host: Host) -> tuple[Norm | None, str]:
     """The BatchNorm that alone reads a layer's result, and the name of the last result that is linear in it."""
     users = readers.get(layer.y, ())
-    if len(users) != 1 or (spec := _spec(users[0].op)) is None or users[0].attribute("training_mode", 0):
+    if len(users) != 1 or (spec := _NORMS.get(users[0].op)) is None or users[0].attribute("training_mode", 0):
         return None, layer.y
     call, (scale, mean, variance, attribute, default) = users[0], spec
     names = [operand.name if operand is not None else "" for operand in call.operands]
@@ -101,16 +102,12 @@ def _norm(layer: Layer, readers: Mapping[str, Sequence[Call]], host: Host) -> tu
     return Norm(names[mean], own / spread), call.results[0]
 
 
-def _spec(op: str) -> tuple[int, int, int, str, float] | None:
-    return _NORMS.get(op) or _NORMS.get(op.rpartition(".")[0])
-
-
 def _addend(
     result: str, readers: Mapping[str, Sequence[Call]], structure: Structure, made: Mapping[str, int], before: int
 ) -> str | None:
     """The other operand of the sum that alone reads ``result``, if it is there before the layer runs."""
     users = readers.get(result, ())
-    if len(users) != 1 or users[0].op not in _SUMS or users[0].attribute("alpha", 1) != 1:
+    if len(users) != 1 or users[0].op not in ADD or users[0].attribute("alpha", 1) != 1:
         return None
     names = [operand.name for operand in users[0].operands[:2] if operand is not None]
     others = [name for name in names if name != result]
@@ -119,9 +116,7 @@ def _addend(
     own, other = structure.tensors.get(result), structure.tensors.get(others[0])
     if own is None or other is None or [axis.size for axis in own] != [axis.size for axis in other]:
         return None
-    if made.get(others[0], -1) >= before and others[0] in made:
-        return None
-    return others[0] if others[0] in made else None
+    return others[0] if made.get(others[0], before) < before else None
 
 
 def _bounds(result: str, readers: Mapping[str, Sequence[Call]]) -> tuple[float, float] | None:
@@ -129,34 +124,7 @@ def _bounds(result: str, readers: Mapping[str, Sequence[Call]]) -> tuple[float, 
     users = readers.get(result, ())
     if len(users) != 1 or users[0].operands[0] is None or users[0].operands[0].name != result:
         return None
-    return _CLIPS[users[0].op](users[0]) if users[0].op in _CLIPS else None
-
-
-def _clip(call: Call) -> tuple[float, float] | None:
-    """The bounds of an ONNX Clip: attributes up to opset 10, constant operands since."""
-    found = []
-    for number, name, default in ((1, "min", -np.inf), (2, "max", np.inf)):
-        operand = call.operand(number)
-        value = operand.read() if operand is not None else call.attribute(name, default)
-        if value is None:
-            return None
-        found.append(float(np.asarray(value).reshape(())))
-    return found[0], found[1]
-
-
-def _hardtanh(call: Call) -> tuple[float, float]:
-    return float(call.attribute("min_val", -1.0)), float(call.attribute("max_val", 1.0))
-
-
-_RELU = (0.0, float("inf"))
-_CLIPS: dict[str, Callable[[Call], tuple[float, float] | None]] = {
-    "onnx.Relu": lambda _: _RELU,
-    "onnx.Clip": _clip,
-    **dict.fromkeys(("aten.relu", "aten.relu.default", "aten.relu_", "aten.relu_.default"), lambda _: _RELU),
-    **dict.fromkeys(("aten.relu6", "aten.relu6.default", "aten.relu6_.default"), lambda _: (0.0, 6.0)),
-    **dict.fromkeys(("aten.hardtanh", "aten.hardtanh.default", "aten.hardtanh_.default"), _hardtanh),
-}
-"""Activations that leave numbers between two bounds as they are and move all others to the nearer one."""
+    return bounds_of(users[0])
 
 
 def restricted(value: Array, axes: Axes, selection: Selection) -> Array:

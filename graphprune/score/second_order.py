@@ -199,7 +199,7 @@ def _features(layer: Layer, structure: Structure, positions: Positions) -> Itera
             continue
         order = np.lexsort((index, number))
         each = index[order].reshape(count, -1)
-        taps = layer.features()
+        taps = layer.form.taps
         yield leaf, (each[:, :, None] * taps + np.arange(taps)).reshape(count, -1)
 
 
