@@ -10,36 +10,26 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import onnx
 import onnx_ir as ir
 
 from graphprune import passes
 from graphprune.choose import MAX_RATIO
-from graphprune.clock import Clock, Progress
-from graphprune.compensation.recovered import recovers, take_weights
-from graphprune.cost import CostModel
+from graphprune.clock import Progress
 from graphprune.curves import Curves
-from graphprune.errors import GraphpruneError, UsageError, VerificationError
-from graphprune.frontends.atomic import write_text
-from graphprune.frontends.onnx_data import check_finite
+from graphprune.errors import UsageError
 from graphprune.frontends.onnx_file import load
 from graphprune.frontends.onnx_fingerprint import fingerprint
-from graphprune.frontends.onnx_reader import read
-from graphprune.frontends.onnx_sizes import concrete_sizes
-from graphprune.frontends.onnx_write import save
 from graphprune.frontends.program import Host, is_torch, program_of
-from graphprune.ledger import ceiling, ledger
-from graphprune.outcome import Figures, compared, group_count, plan_of
+from graphprune.onnx_api import PathLike, Source, inspect_model, prune_model, verify_model
 from graphprune.passes.prune import Prune, cut
-from graphprune.passes.verify import Verify
 from graphprune.plan import Plan
-from graphprune.proof import Incomparable, Verification, disagreement
-from graphprune.proof import verify as prove
-from graphprune.recipes import MADE_UP, Compensation, RecipeName, calibrated, recipe_for, recovery
+from graphprune.proof import Verification
+from graphprune.recipes import MADE_UP, Compensation, RecipeName, recipe_for, steps_by
+from graphprune.recovered import recovers
 from graphprune.result import Change, GroupCount, Inspection, PruneResult
-from graphprune.sample_inputs import random_inputs
 from graphprune.score.base import FUNCTION, Criterion, Judge
 from graphprune.units import Units, parse_units, unit_texts
 
@@ -61,9 +51,6 @@ __all__ = [
     "prune",
     "verify",
 ]
-
-PathLike: TypeAlias = str | os.PathLike[str]
-Source: TypeAlias = PathLike | ir.Model | onnx.ModelProto
 
 
 def prune(
@@ -202,11 +189,7 @@ def prune(
                     model, args, kwargs, data, criterion or chosen.criterion, seed, dims, progress, dynamic_shapes
                 ),
             )
-        own = chosen.normalizer(asked) if criterion in (None, chosen.criterion) else None
-        asked = dataclasses.replace(
-            asked, criterion=criterion or chosen.criterion, normalize=normalize or own or asked.normalize
-        )
-        steps = [asked, *recovery(compensate or chosen.compensate)]
+        steps = steps_by(chosen, asked, criterion, normalize, compensate)
     else:
         if recipe is not None or compensate is not None:
             raise UsageError("a pipeline says all that is done; write compensate in it, and give no recipe beside it")
@@ -236,7 +219,7 @@ def prune(
             optimizer=optimizer,
             data=data,
         )
-    return _run(
+    return prune_model(
         _onnx(model),
         _target(args, output),
         steps,
@@ -298,7 +281,7 @@ def apply(
     target, loaded = _target(args, output), load(_onnx(model))
     if origin is not None or fingerprint(loaded) != decided.fingerprint:
         decided = plan_for_model(decided, loaded, origin)
-    return _run(
+    return prune_model(
         loaded,
         target,
         [*_preparation(decided), _Apply(decided)],
@@ -347,20 +330,7 @@ def verify(
         from graphprune.torch_api import verify_module
 
         return verify_module(original, slim, decided, args, kwargs, seed=seed, runs=runs)
-    clock = Clock(progress)
-    with clock("load"):
-        before, after = load(_onnx(original)), load(_onnx(slim))
-    with clock("canonicalize"):
-        context = passes.Context()
-        passes.run_passes(before, [passes.Canonicalize(), *_preparation(decided)], context)
-    with clock("analyse"):
-        structure = read(before)
-        selection = decided.selection(structure)
-        if recovers(decided):
-            take_weights(before, after, structure, selection)
-    inputs = [random_inputs(before, seed + run, dims) for run in range(runs)] if dims else None
-    with clock("verify"):
-        return prove(before, after, structure, selection, seed=seed, runs=runs, inputs=inputs)
+    return verify_model(_onnx(original), _onnx(slim), decided, seed=seed, runs=runs, dims=dims, progress=progress)
 
 
 def inspect(
@@ -380,15 +350,7 @@ def inspect(
         from graphprune.torch_api import inspect_module
 
         return inspect_module(model, args, kwargs, dims=dims, dynamic_shapes=dynamic_shapes, progress=progress)
-    clock = Clock(progress)
-    with clock("load"):
-        loaded = load(_onnx(model))
-    with clock("canonicalize"):
-        passes.canonicalize(loaded)
-    with clock("analyse"):
-        structure = read(loaded)
-        cost = CostModel(structure, concrete_sizes(loaded, dims))
-    return Inspection(structure, cost.total, ceiling(cost), tuple(ledger(cost)))
+    return inspect_model(_onnx(model), dims=dims, progress=progress)
 
 
 def load_module(
@@ -455,9 +417,6 @@ def _measured(
     )
 
 
-# -- one run ------------------------------------------------------------------------------------------------------
-
-
 _ONLY_THE_CUT = "weights were chosen anew where this plan was made; a plan stores the cut alone, which was applied"
 
 
@@ -498,98 +457,3 @@ def _filled(steps: Sequence[passes.Pass], asked: Prune) -> list[passes.Pass]:
     if asked != Prune(seed=asked.seed) and Prune() not in steps:
         raise UsageError("the pipeline has no 'prune' without options, so those given beside it have no effect")
     return [asked if step == Prune() else step for step in steps]
-
-
-def _run(
-    model: Source,
-    output: PathLike | None,
-    steps: Sequence[passes.Pass],
-    *,
-    verify: bool,
-    seed: int,
-    dims: Mapping[str, int] | None,
-    plan_path: PathLike | None,
-    progress: Progress | None,
-    data: Mapping[str, object] | None = None,
-) -> PruneResult:
-    if output is not None and plan_path is not None and Path(output).resolve() == Path(plan_path).resolve():
-        raise UsageError(f"{output}: the plan would replace the slim model; name another file for one of them")
-    clock = Clock(progress)
-    with clock("load"):
-        work = load(model)
-        check_finite(work)
-        loaded = work.clone()
-        mark = fingerprint(work)
-    context = passes.Context(data=calibrated(data or {}, work, seed, dims), dims=dims, clock=clock)
-    canonical = bool(steps) and isinstance(steps[0], passes.Canonicalize)
-    with clock("canonicalize"):
-        (steps[0] if canonical else passes.Canonicalize())(work, context)
-    with clock("analyse"):
-        before = Figures.of(program_of(work), dims)
-    try:
-        passes.run_passes(work, steps[canonical:], context)
-        if verify and not any(isinstance(step, Verify) for step in steps):
-            Verify(seed=seed)(work, context)
-    except GraphpruneError as error:
-        error.details = {**before.details(), "seconds": clock.seconds, **error.details}
-        raise
-    with clock("finish"):
-        passes.EliminateDeadNodes()(work, context)
-        passes.MergeClones()(work, context)
-        after = Figures.of(program_of(work), dims)
-    unseen: tuple[str, ...] = ()
-    if verify:
-        with clock("verify"):
-            unseen = _check_agreement(loaded, work, context, seed)
-    names = [value.name or "" for value in loaded.graph.outputs]
-    with clock("compare"):
-        evaluation, cautions = compared(loaded, work, context, seed, names)
-    plan = plan_of(context, mark, steps)
-    if plan_path is not None and plan is None:
-        raise UsageError("no plan can say what this pipeline did: it changed more than a first cut leaves to say")
-    with clock("write"):
-        if output is not None:
-            save(work, output)
-        if plan_path is not None and plan is not None:
-            write_text(plan.to_json(), plan_path)
-    proofs = context.data.get("verify")
-    assert proofs is None or isinstance(proofs, list)
-    return PruneResult(
-        status="pruned" if context.decisions else "unchanged",
-        model=work,
-        plan=plan,
-        params=Change(before.params, after.params),
-        macs=Change(before.macs, after.macs),
-        bytes=Change(before.bytes, after.bytes),
-        peak=Change(before.peak, after.peak),
-        groups=group_count(before.groups, context),
-        ceiling=before.ceiling,
-        verified=None if not proofs else all(proof.ok for proof in proofs),
-        max_error=max((proof.max_error for proof in proofs or ()), default=None),
-        lossless=bool(context.decisions) and all(decision.lossless for decision in context.decisions),
-        undeclared=before.undeclared,
-        notes=(*(note for _, report in context.reports for note in report.notes), *context.notes, *cautions, *unseen),
-        evaluation=evaluation,
-        seconds=clock.seconds,
-        output=None if output is None else Path(output),
-    )
-
-
-def _check_agreement(loaded: ir.Model, work: ir.Model, context: passes.Context, seed: int) -> tuple[str, ...]:
-    """What lies before and after the proved cuts must not change what is computed; notes where that was not seen.
-
-    Raises:
-        VerificationError: it does.
-    """
-    decisions = context.decisions
-    stations = [loaded, *(model for decision in decisions for model in (decision.before, decision.after)), work]
-    models = [model for model in stations if isinstance(model, ir.Model)]
-    try:
-        for before, after in zip(models[::2], models[1::2], strict=True):
-            if problem := disagreement(before, after, seed):
-                raise VerificationError(
-                    f"rewriting the model changed it: {problem}; please report this, no output is kept"
-                )
-    except Incomparable as reason:
-        return (f"the cut is proved; the rewriting around it was not compared with the file as it was read: {reason}",)
-    return ()

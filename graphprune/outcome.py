@@ -13,6 +13,7 @@ from graphprune.ledger import Ceiling, ceiling
 from graphprune.passes.base import Context, Pass
 from graphprune.passes.pipeline import format_pipeline
 from graphprune.plan import Plan
+from graphprune.recovered import RECOVERIES
 from graphprune.result import GroupCount
 from graphprune.version import versions
 
@@ -119,9 +120,6 @@ def compared(
     return found, tuple(notes)
 
 
-_RECOVERIES = ("compensate", "merge", "recalibrate")
-
-
 def _recovers(context: Context) -> bool:
     """Whether a recovery ran, kept or not: towards the dense program, so that the dense one itself stays as it is."""
-    return any(context.ran(name) for name in _RECOVERIES)
+    return any(context.ran(name) for name in RECOVERIES)

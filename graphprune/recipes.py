@@ -15,7 +15,7 @@ What a call says itself goes before what its recipe says.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 from graphprune.cost import CostModel
@@ -25,7 +25,17 @@ from graphprune.passes.base import Pass
 from graphprune.passes.pipeline import parse_pipeline
 from graphprune.passes.prune import Prune
 
-__all__ = ["COMPENSATIONS", "MADE_UP", "Compensation", "Recipe", "RecipeName", "calibrated", "recipe_for", "recovery"]
+__all__ = [
+    "COMPENSATIONS",
+    "MADE_UP",
+    "Compensation",
+    "Recipe",
+    "RecipeName",
+    "calibrated",
+    "recipe_for",
+    "recovery",
+    "steps_by",
+]
 
 MADE_UP = "made up"
 """Stands for inputs that are to be made up, as many as the network's size allows."""
@@ -102,6 +112,21 @@ def recovery(name: str) -> list[Pass]:
         raise UsageError(f"no compensation is called '{name}'; there are: {', '.join(COMPENSATIONS)}")
     text = COMPENSATIONS[name]
     return parse_pipeline(text) if text else []
+
+
+def steps_by(
+    recipe: Recipe, asked: Prune, criterion: str | None, normalize: str | None, compensate: str | None
+) -> list[Pass]:
+    """``asked`` and the recovery behind it, by the recipe where a call says nothing of its own.
+
+    The recipe's normaliser goes with its criterion: another one's scores may be no losses that a cost divides.
+
+    Raises:
+        UsageError: there is no such compensation.
+    """
+    own = recipe.normalizer(asked) if criterion in (None, recipe.criterion) else asked.normalize
+    pruned = replace(asked, criterion=criterion or recipe.criterion, normalize=normalize or own)
+    return [pruned, *recovery(compensate or recipe.compensate)]
 
 
 def calibrated(data: Mapping[str, object], host: Host, seed: int, dims: Mapping[str, int] | None) -> dict[str, object]:

@@ -16,7 +16,6 @@ from torch import nn
 
 from graphprune import passes
 from graphprune.clock import Clock, Progress
-from graphprune.compensation.recovered import recovers, take_weights
 from graphprune.cost import CostModel
 from graphprune.errors import GraphpruneError, UsageError, VerificationError
 from graphprune.frontends.atomic import write_text
@@ -30,6 +29,7 @@ from graphprune.plan import Plan
 from graphprune.proof.torch_proof import verify_program
 from graphprune.proof.verification import Verification
 from graphprune.recipes import calibrated
+from graphprune.recovered import recovers, take_weights
 from graphprune.result import Change, Inspection, PruneResult
 
 __all__ = ["ModuleResult", "Torch", "Way", "inspect_module", "prune_module", "verify_module"]

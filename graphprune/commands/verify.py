@@ -30,8 +30,8 @@ def command(
 ) -> None:
     """Run SLIM and the masked ORIGINAL on the same random inputs in ONNX Runtime: they must agree."""
     from graphprune.api import verify
-    from graphprune.compensation.recovered import recovers
     from graphprune.plan import Plan
+    from graphprune.recovered import recovers
 
     terminal = Terminal(json, quiet)
     with terminal.progress() as progress:

@@ -11,15 +11,16 @@ from graphprune.plan import Plan
 from graphprune.selection import Selection
 from graphprune.structure import Structure
 
-__all__ = ["recovers", "take_weights"]
+__all__ = ["RECOVERIES", "recovers", "take_weights"]
 
-_PASSES = frozenset({"compensate", "merge", "recalibrate"})
+RECOVERIES = frozenset({"compensate", "merge", "recalibrate"})
+"""Passes that choose weights anew after a cut."""
 
 
 def recovers(plan: Plan) -> bool:
     """Whether the pipeline that made a plan chose weights anew."""
     text = str(plan.options.get("pipeline", ""))
-    return any(step.name in _PASSES for step in parse_pipeline(text)) if text else False
+    return any(step.name in RECOVERIES for step in parse_pipeline(text)) if text else False
 
 
 def take_weights(dense: Host, slim: Host, structure: Structure, selection: Selection) -> None:
