@@ -20,6 +20,16 @@ from graphprune.commands.calibration_options import (
     data_of,
     metric_of,
 )
+from graphprune.commands.choice_options import (
+    CHOICE,
+    CompensateName,
+    CriterionName,
+    Exclude,
+    MinWidth,
+    RecipeName,
+    RoundTo,
+    UnitNames,
+)
 from graphprune.commands.options import (
     Debug,
     Dims,
@@ -52,7 +62,6 @@ class Scope(str, Enum):
 
 
 BUDGET = "Budget: a ratio, or targets"
-CHOICE = "Choice"
 
 
 def command(
@@ -84,38 +93,9 @@ def command(
             rich_help_panel=BUDGET,
         ),
     ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            metavar="NAME",
-            help="Criterion, normaliser and compensation together: weights, no-data (on made-up inputs), calibrated or "
-            "best; by default the best that the data allow.",
-            show_default=False,
-            rich_help_panel=CHOICE,
-        ),
-    ] = None,
-    criterion: Annotated[
-        str | None,
-        typer.Option(
-            "--criterion",
-            metavar="NAME",
-            help="How positions are judged: l1, l2, group-norm, obs, flap, ... (docs/criteria.md lists all).",
-            show_default="what the recipe says",
-            rich_help_panel=CHOICE,
-        ),
-    ] = None,
-    compensate: Annotated[
-        str | None,
-        typer.Option(
-            "--compensate",
-            metavar="METHOD",
-            help="How the weights that are left make up for what is gone: least-squares, bias, recalibrate (on "
-            "calibration inputs), merge (from weights alone) or none.",
-            show_default="what the recipe says",
-            rich_help_panel=CHOICE,
-        ),
-    ] = None,
+    recipe: RecipeName = None,
+    criterion: CriterionName = None,
+    compensate: CompensateName = None,
     scope: Annotated[
         Scope,
         typer.Option(
@@ -154,23 +134,9 @@ def command(
             rich_help_panel=CHOICE,
         ),
     ] = None,
-    round_to: Annotated[
-        int | None,
-        typer.Option("--round-to", metavar="N", min=1, help="Keep multiples of N.", rich_help_panel=CHOICE),
-    ] = None,
-    min_width: Annotated[
-        int | None,
-        typer.Option("--min-width", metavar="N", min=1, help="Keep at least N of each group.", rich_help_panel=CHOICE),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exclude",
-            metavar="PATTERN",
-            help="Leave the groups of such tensors or operators alone.",
-            rich_help_panel=CHOICE,
-        ),
-    ] = None,
+    round_to: RoundTo = None,
+    min_width: MinWidth = None,
+    exclude: Exclude = None,
     group: Annotated[
         list[str] | None,
         typer.Option(
@@ -180,15 +146,7 @@ def command(
             rich_help_panel=CHOICE,
         ),
     ] = None,
-    units: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--units",
-            metavar="ROLE[=R],...",
-            help="Cut groups of these roles only, each by a ratio of its own: channel,head=0.25,ffn=0.5.",
-            rich_help_panel=CHOICE,
-        ),
-    ] = None,
+    units: UnitNames = None,
     calib: Calib = None,
     calib_limit: CalibLimit = None,
     calib_batch: CalibBatch = 16,

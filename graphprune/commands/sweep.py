@@ -19,6 +19,15 @@ from graphprune.commands.calibration_options import (
     data_of,
     metric_of,
 )
+from graphprune.commands.choice_options import (
+    CompensateName,
+    CriterionName,
+    Exclude,
+    MinWidth,
+    RecipeName,
+    RoundTo,
+    UnitNames,
+)
 from graphprune.commands.options import Debug, Dims, Json, NoVerify, Quiet, Seed, parse_dims, parse_share
 from graphprune.commands.sources import AnyModel, Input, given
 from graphprune.commands.terminal import Terminal
@@ -33,7 +42,6 @@ __all__ = ["NAME", "command"]
 
 NAME = "sweep"
 BUDGET = "Budgets: a list of one of these"
-CHOICE = "Choice, as for prune"
 
 
 def command(
@@ -66,31 +74,13 @@ def command(
     labels: Labels = None,
     preprocess: Preprocess = None,
     metric: MetricName = None,
-    recipe: Annotated[
-        str | None, typer.Option("--recipe", metavar="NAME", help="As for prune.", rich_help_panel=CHOICE)
-    ] = None,
-    criterion: Annotated[
-        str | None, typer.Option("--criterion", metavar="NAME", help="As for prune.", rich_help_panel=CHOICE)
-    ] = None,
-    compensate: Annotated[
-        str | None, typer.Option("--compensate", metavar="METHOD", help="As for prune.", rich_help_panel=CHOICE)
-    ] = None,
-    round_to: Annotated[
-        int | None,
-        typer.Option("--round-to", metavar="N", min=1, help="Keep multiples of N.", rich_help_panel=CHOICE),
-    ] = None,
-    min_width: Annotated[
-        int | None,
-        typer.Option("--min-width", metavar="N", min=1, help="Keep at least N of each group.", rich_help_panel=CHOICE),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", metavar="PATTERN", help="Leave such groups alone.", rich_help_panel=CHOICE),
-    ] = None,
-    units: Annotated[
-        list[str] | None,
-        typer.Option("--units", metavar="ROLE,...", help="Cut groups of these roles only.", rich_help_panel=CHOICE),
-    ] = None,
+    recipe: RecipeName = None,
+    criterion: CriterionName = None,
+    compensate: CompensateName = None,
+    round_to: RoundTo = None,
+    min_width: MinWidth = None,
+    exclude: Exclude = None,
+    units: UnitNames = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over, whatever points the folder has.", show_default=False)
     ] = False,
