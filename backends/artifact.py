@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,8 @@ from typing import Any
 
 from graphprune.backends.base import Executable, TensorSpec
 from graphprune.backends.measure import Measurement
-from graphprune.errors import ModelError, UsageError
+from graphprune.errors import ModelError
+from graphprune.frontends.atomic_folder import check_foreign, folder_draft
 from graphprune.version import versions
 
 __all__ = ["KIND", "LOADER", "MANIFEST", "Manifest", "check_folder", "is_artifact", "read_manifest", "write_artifact"]
@@ -86,9 +85,7 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
     Raises:
         UsageError: it exists and holds something else.
     """
-    target = Path(os.path.realpath(folder))
-    if target.exists() and (foreign := _foreign(target)):
-        raise UsageError(f"{folder}: {foreign}; choose another name, or a folder of its own")
+    check_foreign(folder, _foreign)
 
 
 def write_artifact(
@@ -108,15 +105,7 @@ def write_artifact(
         ModelError: it cannot be written.
         UsageError: ``folder`` exists and holds something else.
     """
-    target = Path(os.path.realpath(folder))
-    hidden = f".{target.name}-{secrets.token_hex(6)}"
-    draft = target.parent / hidden
-    try:
-        check_folder(target)
-        if there := target.exists():
-            draft = target / hidden
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft.mkdir()
+    with folder_draft(folder, foreign=_foreign, ours=_ours, manifest=MANIFEST) as draft:
         fields = dict(write(draft))
         (draft / LOADER).write_text(loader, encoding="utf-8")
         document = {
@@ -133,14 +122,6 @@ def write_artifact(
             "files": {each.name: _digest(each) for each in sorted(draft.iterdir())},
         }
         (draft / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        if there:
-            _replace(draft, target)
-        else:
-            os.replace(draft, target)
-    except OSError as error:
-        raise ModelError(f"{folder}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return Path(folder)
 
 
@@ -224,12 +205,6 @@ def _foreign(folder: Path) -> str:
     return "" if other is None else f"holds '{other}' besides the artifact that would be replaced"
 
 
-def _replace(draft: Path, target: Path) -> None:
-    """Let what was written take the place of an older artifact; the folder itself stays: it may be a link or a mount.
-
-    The manifest goes first and comes last: without one, a folder is not taken for an artifact.
-    """
-    for name in (MANIFEST, *read_manifest(target).files) if (target / MANIFEST).exists() else ():
-        (target / name).unlink(missing_ok=True)
-    for each in sorted(draft.iterdir(), key=lambda each: each.name == MANIFEST):
-        os.replace(each, target / each.name)
+def _ours(folder: Path) -> tuple[str, ...]:
+    """The files of an older artifact."""
+    return (MANIFEST, *read_manifest(folder).files) if (folder / MANIFEST).exists() else ()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graphprune.curves import Curves
-from graphprune.errors import ModelError
-from graphprune.frontends.atomic import AtomicFiles
+from graphprune.frontends.figure_file import new_figure, save_figure
 
 __all__ = ["draw"]
 
@@ -25,12 +23,10 @@ def draw(path: Path, curves: Curves) -> Path | None:
     Raises:
         ModelError: it cannot be written.
     """
-    try:
-        figures: Any = importlib.import_module("matplotlib.figure")
-        colors: Any = importlib.import_module("matplotlib").colormaps["viridis"]
-    except ImportError:
+    figure = new_figure(7, 4.5)
+    if figure is None:
         return None
-    figure = figures.Figure(figsize=(7, 4.5), layout="constrained")
+    colors: Any = importlib.import_module("matplotlib").colormaps["viridis"]
     axes = figure.subplots()
     shown = [curve for curve in curves.curves if curve.removed]
     for curve, place in zip(shown, np.linspace(0, 0.95, max(len(shown), 1)), strict=False):
@@ -45,12 +41,5 @@ def draw(path: Path, curves: Curves) -> Path | None:
     axes.grid(alpha=0.3)
     if len(shown) <= NAMED:
         axes.legend(fontsize="x-small", ncols=2)
-    content = io.BytesIO()
-    figure.savefig(content, format=path.suffix[1:] or "png", dpi=150)
-    try:
-        with AtomicFiles(path.parent) as files:
-            files.open(path.name).write(content.getvalue())
-            files.commit()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be written ({error.strerror or error})") from error
+    save_figure(figure, path)
     return path

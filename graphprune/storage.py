@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from graphprune.errors import ModelError, UsageError
+from graphprune.frontends.atomic_folder import folder_draft
 from graphprune.frontends.torch_onnx import to_onnx
 from graphprune.frontends.torch_patch import Patch
 from graphprune.frontends.torch_text import tensors_of, to_document
@@ -62,25 +60,8 @@ def save(result: Storable, folder: str | os.PathLike[str]) -> Path:
         ModelError: it cannot be written, or holds something that cannot be stored.
         UsageError: ``folder`` exists and holds something else.
     """
-    target = Path(os.path.realpath(folder))
-    name = f".{target.name}-{secrets.token_hex(6)}"
-    draft = target.parent / name
-    try:
-        if there := target.exists():
-            if foreign := _foreign(target):
-                raise UsageError(f"{folder}: {foreign}; choose another name, or a folder of its own")
-            draft = target / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft.mkdir()
+    with folder_draft(folder, foreign=_foreign, ours=lambda target: FILES, manifest=MANIFEST) as draft:
         _write(result, draft)
-        if there:
-            _replace(draft, target)
-        else:
-            os.replace(draft, target)
-    except OSError as error:
-        raise ModelError(f"{folder}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return Path(folder)
 
 
@@ -99,17 +80,6 @@ def _foreign(folder: Path) -> str:
         return "exists and is not a folder of graphprune"
     other = next((each.name for each in entries if each.name not in FILES or not each.is_file()), None)
     return "" if other is None else f"holds '{other}' besides the module that would be replaced"
-
-
-def _replace(draft: Path, target: Path) -> None:
-    """Let what was written take the place of an older module; the folder itself stays, which may be a link or a mount.
-
-    The manifest goes first and comes last: without one, a folder is not taken for a module.
-    """
-    for name in FILES:
-        (target / name).unlink(missing_ok=True)
-    for each in sorted(draft.iterdir(), key=lambda each: each.name == MANIFEST):
-        os.replace(each, target / each.name)
 
 
 def _write(result: Storable, folder: Path) -> None:

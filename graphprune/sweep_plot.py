@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from graphprune.errors import ModelError
-from graphprune.frontends.atomic import AtomicFiles
+from graphprune.frontends.figure_file import new_figure, save_figure
 from graphprune.sweep_points import Point
 
 __all__ = ["draw"]
@@ -26,15 +22,13 @@ def draw(path: Path, points: Sequence[Point]) -> Path | None:
     shown = sorted((point for point in points if point.quality is not None), key=lambda point: point.cost)
     if not shown:
         return None
-    try:
-        figures: Any = importlib.import_module("matplotlib.figure")
-    except ImportError:
+    figure = new_figure(6, 4)
+    if figure is None:
         return None
     name = shown[0].quality[0]  # type: ignore[index]
     kind = shown[0].kind
     before = max(1, getattr(shown[0], "macs" if kind == "ratio" else kind)[0])
     alike = [point for point in shown if point.quality is not None and (point.quality[0], point.kind) == (name, kind)]
-    figure = figures.Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     spots = [(100 * point.cost / before, point.quality[1]) for point in alike if point.quality is not None]
     best = [spot for spot, point in zip(spots, alike, strict=True) if point.pareto]
@@ -55,12 +49,5 @@ def draw(path: Path, points: Sequence[Point]) -> Path | None:
     axes.set_xlim(0, 106)
     axes.grid(alpha=0.3)
     axes.legend()
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150, metadata={"Software": None})
-    try:
-        with AtomicFiles(path.parent) as files:
-            files.open(path.name).write(content.getvalue())
-            files.commit()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be written ({error.strerror or error})") from error
+    save_figure(figure, path)
     return path

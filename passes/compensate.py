@@ -58,6 +58,10 @@ class Compensate(Pass):
             )
         counts = {"changed": outcome.changed, "whole": outcome.whole, "refused": outcome.refused}
         notes = [f"{counted(outcome.changed, 'layer')} compensated by {self.method}, {outcome.refused} left as cut"]
+        if not any(counts.values()):
+            notes.append(
+                "no layer can be compensated: weights are quantised, recurrent, computed, or inside If and Loop"
+            )
         if outcome.changed:
             told = f"{outcome.without:.3g} without, {outcome.distance:.3g} with it"
             notes.append(f"distance of the outputs on held-out batches from the dense ones: {told}")

@@ -7,45 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from command_line import Answer, Run
 
 import graphprune.api
-from graphprune.cli import main
 from graphprune.models import digits_path
 
 DIGITS = str(digits_path())
 COMMAND = [sys.executable, "-m", "graphprune.cli"]
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        return json.loads(self.out)  # type: ignore[no-any-return]
-
-
-Run = Callable[..., Answer]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command line in this process."""
-
-    def call(*arguments: object) -> Answer:
-        code = main([str(argument) for argument in arguments])
-        return Answer(code, *capsys.readouterr())
-
-    return call
 
 
 def test_version_and_help_start_without_heavy_imports() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from typer.testing import CliRunner
+from command_line import Run
 
 import graphprune
-from graphprune.cli import app
 from graphprune.errors import UsageError
 from graphprune.models.reference import resnet18
 from graphprune.passes import canonicalize
@@ -99,19 +97,19 @@ def test_how_many_inputs_are_made_up() -> None:
     assert 32 <= batches.samples <= 512  # type: ignore[attr-defined]
 
 
-def test_the_command_line(model: Path, images: dict[str, Any], tmp_path: Path) -> None:
+def test_the_command_line(run: Run, model: Path, images: dict[str, Any], tmp_path: Path) -> None:
     """Options for data and recipe; what came out is verified by its plan, new weights and all."""
     np.savez(tmp_path / "calib.npz", **images)
-    arguments = ["prune", str(model), "-o", str(tmp_path / "slim.onnx"), "--macs", "60%", "--json"]
-    arguments += ["--calib", str(tmp_path / "calib.npz"), "--plan", str(tmp_path / "plan.json")]
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    answer = json.loads(done.stdout)
+    slim, plan = tmp_path / "slim.onnx", tmp_path / "plan.json"
+    answer = run(
+        "prune", model, "-o", slim, "--macs", "60%", "--json", "--calib", tmp_path / "calib.npz", "--plan", plan
+    ).document
     assert answer["evaluation"]["fidelity"]["outputs"]
     assert answer["verified"]
-    check = ["verify", str(model), str(tmp_path / "slim.onnx"), "--plan", str(tmp_path / "plan.json")]
-    done = CliRunner().invoke(app, check)
-    assert done.exit_code == 0, done.output
+    checked = run("verify", model, slim, "--plan", plan)
+    assert checked.code == 0
+    assert "weights, which were chosen anew after the cut and are not checked" in checked.out
+    assert run("verify", model, slim, "--plan", plan, "--json").document["weights"] == "its own"
 
 
 def test_options_that_exclude_each_other(model: Path, images: dict[str, Any]) -> None:
@@ -182,11 +180,12 @@ def test_a_generator_is_read_once(model: Path, images: dict[str, Any]) -> None:
     assert found.verified
 
 
-def test_data_are_not_replaced(model: Path, images: dict[str, Any], tmp_path: Path) -> None:
+def test_data_are_not_replaced(run: Run, model: Path, images: dict[str, Any], tmp_path: Path) -> None:
     """An output that is the calibration data is refused before anything is done."""
     data = tmp_path / "calib.npz"
     np.savez(data, **images)
     stored = data.read_bytes()
-    done = CliRunner().invoke(app, ["prune", str(model), "-o", str(data), "--macs", "60%", "--calib", str(data)])
-    assert done.exit_code
+    answer = run("prune", model, "-o", data, "--macs", "60%", "--calib", data)
+    assert answer.code == 2
+    assert "the output is the input" in answer.err
     assert data.read_bytes() == stored

@@ -6,18 +6,18 @@ import csv
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from command_line import Run
 from onnx_models import parse, session
 
 from graphprune import api
-from graphprune.cli import main
 from graphprune.errors import ModelError, UsageError
 from graphprune.sweep import sweep
 from graphprune.sweep_points import Point, marked
@@ -35,26 +35,10 @@ g (float[N, 3, 8, 8] images) => (float[N, 10] logits) {
 """
 
 
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        return json.loads(self.out)  # type: ignore[no-any-return]
-
-
-Run = Callable[..., Answer]
-
-
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> Answer:
-        code = main(["sweep", *(str(argument) for argument in arguments)])
-        return Answer(code, *capsys.readouterr())
-
-    return call
+def run(run: Run) -> Run:
+    """Runs the command in this process."""
+    return partial(run, "sweep")
 
 
 @pytest.fixture(scope="module")

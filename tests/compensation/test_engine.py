@@ -93,9 +93,10 @@ def test_what_others_can_say_is_restored(host: str) -> None:
     assert _distance(dense, slim, _feeds(host, 64, 6, seed=9)) < 1e-6
 
 
+@pytest.mark.torch
 def test_both_hosts_do_the_same() -> None:
     """A convolutional network cut and compensated as ONNX and as a module gives the same numbers."""
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     from torch import nn
 
     generator = np.random.default_rng(3)
@@ -118,7 +119,6 @@ def test_both_hosts_do_the_same() -> None:
         assert _distance(host, slim, own) < 0.7 * without
         outputs.append(next(iter(Calibration(slim, own).outputs()))[0])
     assert np.allclose(*outputs, rtol=1e-3, atol=1e-3)
-    assert torch is not None
 
 
 def test_a_stream_is_restored_by_what_is_added_to_it() -> None:
@@ -272,3 +272,24 @@ def test_many_features_leave_the_bias(monkeypatch: pytest.MonkeyPatch) -> None:
     compensate(dense, structure, selection, slim, _feeds("onnx", 64, 6), OPTIONS)
     assert np.array_equal(get_weight(slim, "c"), before)
     assert _distance(dense, slim, _feeds("onnx", 64, 6, seed=9)) < 1e-6  # what went was a constant
+
+
+def test_a_program_without_layers_says_so() -> None:
+    """Quantised weights are no layers: that nothing was done has a reason in the report."""
+    generator = np.random.default_rng(37)
+    dense = parse(
+        """g (float[n, 4] x) => (float[n, 3] y) {
+            a = DequantizeLinear(q, s) h = MatMul(x, a) r = Relu(h) b = DequantizeLinear(p, s) y = MatMul(r, b) }""",
+        q=generator.integers(-90, 90, (4, 6)).astype(np.int8),
+        p=generator.integers(-90, 90, (6, 3)).astype(np.int8),
+        s=np.float32(0.02),
+    )
+    canonicalize(dense)
+    context = Context(data={"calibration": _feeds("onnx", 32, 4)})
+    structure = program_of(dense).read()
+    (leaf,) = structure.leaves(structure.axis("q", 1))
+    kept = np.array([True, True, True, False, True, True])
+    cut(dense, context, structure, Selection(structure.space, {leaf: kept}), "prune")
+    report = Compensate().run(dense, context)
+    assert not report.modified
+    assert any("no layer can be compensated" in note for note in report.notes)
