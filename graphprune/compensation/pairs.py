@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,10 +49,16 @@ class Pair:
     norm: Norm | None
     bounds: tuple[float, float] | None = None
     plain_bounds: tuple[float, float] | None = None
+    fixed: bool = False
 
     @property
     def bias(self) -> str | None:
-        """The parameter that takes a constant: the layer's own bias, or the mean of the BatchNorm behind it."""
+        """The parameter that takes a constant: the layer's own bias, or the mean of the BatchNorm behind it.
+
+        None where there is none, or it is ``fixed`` because others read it too.
+        """
+        if self.fixed:
+            return None
         return self.slim.bias or (self.norm.mean if self.norm is not None else None)
 
 
@@ -67,6 +73,8 @@ def pairs(dense: Structure, slim: Structure, host: Host, top: frozenset[str]) ->
         for operand in call.operands:
             if operand is not None:
                 readers[operand.name].append(call)
+    given = set(slim.outputs)
+    alone = {name: users[0] for name, users in readers.items() if len(users) == 1 and name not in given}
     made = {name: number for number, call in enumerate(slim.calls) for name in call.results}
     order = {call.node: number for number, call in enumerate(slim.calls)}
     found: dict[str, list[Pair]] = {}
@@ -76,22 +84,32 @@ def pairs(dense: Structure, slim: Structure, host: Host, top: frozenset[str]) ->
         old = before.get((layer.node, layer.x_dim))
         if old is None or layer.node not in top or not is_editable(host, layer.weight):
             continue
-        norm, last = _norm(layer, readers, host)
-        addend = _addend(last, readers, slim, made, order[layer.node])
-        plain = _bounds(layer.y, readers)
-        bounds = plain if addend is None else _bounds(readers[last][0].results[0], readers)
+        norm, last = _norm(layer, alone, host)
+        addend = _addend(last, alone, slim, made, order[layer.node])
+        plain = _bounds(layer.y, alone)
+        bounds = plain if addend is None else _bounds(alone[last].results[0], alone)
         if norm is not None:  # bounds are those of what comes out of the normalisation
             plain = bounds = None
         found.setdefault(layer.weight, []).append(Pair(old, layer, addend, norm, bounds, plain))
-    return [own for weight, own in found.items() if len(own) == uses[weight] == len(readers[weight])]
+    whole = [own for weight, own in found.items() if len(own) == uses[weight] == len(readers[weight])]
+    return [_with_constants(own, readers) for own in whole]
 
 
-def _norm(layer: Layer, readers: Mapping[str, Sequence[Call]], host: Host) -> tuple[Norm | None, str]:
+def _with_constants(problem: list[Pair], readers: Mapping[str, Sequence[Call]]) -> list[Pair]:
+    """The pairs of one weight, their constants fixed where others read them too, or only some of them share one."""
+    uses = Counter(pair.bias for pair in problem if pair.bias is not None)
+    own = all(count == len(readers[name]) for name, count in uses.items())
+    if own and (len(uses) <= 1 or set(uses.values()) == {1}):
+        return problem
+    return [replace(pair, fixed=True) for pair in problem]
+
+
+def _norm(layer: Layer, alone: Mapping[str, Call], host: Host) -> tuple[Norm | None, str]:
     """The BatchNorm that alone reads a layer's result, and the name of the last result that is linear in it."""
-    users = readers.get(layer.y, ())
-    if len(users) != 1 or (spec := _NORMS.get(users[0].op)) is None or users[0].attribute("training_mode", 0):
+    call = alone.get(layer.y)
+    if call is None or (spec := _NORMS.get(call.op)) is None or call.attribute("training_mode", 0):
         return None, layer.y
-    call, (scale, mean, variance, attribute, default) = users[0], spec
+    scale, mean, variance, attribute, default = spec
     names = [operand.name if operand is not None else "" for operand in call.operands]
     if len(names) <= variance or names[0] != layer.y or not is_editable(host, names[variance]):
         return None, layer.y
@@ -103,13 +121,13 @@ def _norm(layer: Layer, readers: Mapping[str, Sequence[Call]], host: Host) -> tu
 
 
 def _addend(
-    result: str, readers: Mapping[str, Sequence[Call]], structure: Structure, made: Mapping[str, int], before: int
+    result: str, alone: Mapping[str, Call], structure: Structure, made: Mapping[str, int], before: int
 ) -> str | None:
     """The other operand of the sum that alone reads ``result``, if it is there before the layer runs."""
-    users = readers.get(result, ())
-    if len(users) != 1 or users[0].op not in ADD or users[0].attribute("alpha", 1) != 1:
+    call = alone.get(result)
+    if call is None or call.op not in ADD or call.attribute("alpha", 1) != 1:
         return None
-    names = [operand.name for operand in users[0].operands[:2] if operand is not None]
+    names = [operand.name for operand in call.operands[:2] if operand is not None]
     others = [name for name in names if name != result]
     if len(names) != 2 or len(others) != 1 or others[0] in structure.parameters:
         return None
@@ -119,12 +137,11 @@ def _addend(
     return others[0] if made.get(others[0], before) < before else None
 
 
-def _bounds(result: str, readers: Mapping[str, Sequence[Call]]) -> tuple[float, float] | None:
+def _bounds(result: str, alone: Mapping[str, Call]) -> tuple[float, float] | None:
     """Between which numbers the activation that alone reads ``result`` leaves it as it is, if it clips all others."""
-    users = readers.get(result, ())
-    if len(users) != 1 or users[0].operands[0] is None or users[0].operands[0].name != result:
-        return None
-    return bounds_of(users[0])
+    call = alone.get(result)
+    first = None if call is None else call.operand(0)
+    return bounds_of(call) if call is not None and first is not None and first.name == result else None
 
 
 def restricted(value: Array, axes: Axes, selection: Selection) -> Array:

@@ -13,7 +13,9 @@ score of a position is its cost in the round it goes, as a share of the variance
 by ``features / (features + rows / ROWS_EACH)``: among few rows, such as the pooled ones that a classifier reads, any
 feature seems to follow from the others.
 
-Needs calibration inputs, no labels. Layers that read nothing but the position itself (depthwise) have no say.
+Needs calibration inputs, no labels. Layers that read nothing but the position itself (depthwise) have no say. Positions
+that no layer reads (the width of queries and keys, what goes into quantised or recurrent operators) are judged by their
+share of the energy of their activation.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import numpy.typing as npt
 from graphprune.axes import Leaf
 from graphprune.layers import Layer, destinations, layers
 from graphprune.score.base import Evidence, Scores, register
+from graphprune.score.l2_activation import L2Activation
 from graphprune.score.positions import Numbers, Positions
 from graphprune.structure import Structure
 
@@ -110,6 +113,12 @@ class SecondOrder:
                 by_leaf[leaf].append((reader, features))
         for leaf, own in by_leaf.items():
             scores[positions.range(leaf)] = _costs(own, int(leaf.size))  # type: ignore[arg-type]
+        unread = [leaf for leaf in positions.first if leaf not in by_leaf]
+        if unread:
+            energies = L2Activation().score(evidence)
+            for leaf in unread:
+                energy = np.square(energies[leaf])
+                scores[positions.range(leaf)] = energy / max(float(energy.sum()), 1e-30)
         return positions.split(scores)
 
     def _readers(self, evidence: Evidence, structure: Structure, positions: Positions) -> list[_Reader]:

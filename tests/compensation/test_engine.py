@@ -12,6 +12,7 @@ from onnx_models import parse
 
 from graphprune.calibration import Calibration
 from graphprune.compensation import Options, compensate
+from graphprune.compensation.pairs import pairs
 from graphprune.errors import UsageError
 from graphprune.frontends.program import program_of
 from graphprune.frontends.weight_access import get_weight
@@ -293,3 +294,32 @@ def test_a_program_without_layers_says_so() -> None:
     report = Compensate().run(dense, context)
     assert not report.modified
     assert any("no layer can be compensated" in note for note in report.notes)
+
+
+def test_a_result_of_the_program_counts_as_a_reader() -> None:
+    """What a ReLU hides shows where the number in front of it is given away as well: it is fitted too."""
+    first, bias, second, end = _redundant(np.random.default_rng(41))
+    text = """g (float[n, 6] x) => (float[n, 3] y, float[n, 3] z) {
+        h = Gemm(x, a, b) t = Tanh(h) y = Gemm(t, c, d) z = Relu(y) }"""
+    dense = _onnx(text, a=first, b=bias, c=second, d=end - 3)
+    structure = program_of(dense).read()
+    ((first_pair,), (last_pair,)) = pairs(structure, structure, dense, frozenset(n.name or "" for n in dense.graph))
+    assert (first_pair.plain_bounds, last_pair.plain_bounds) == (None, None)
+
+
+def test_a_bias_that_others_read_stays() -> None:
+    """One bias for two matrices: a constant for one of them would be wrong for the other."""
+    generator = np.random.default_rng(43)
+    text = """g (float[n, 6] x) => (float[n, 3] y, float[n, 3] z) {
+        h = MatMul(x, a) t = Relu(h) i = MatMul(t, c) y = Add(i, d) j = MatMul(t, e) k = Add(j, d) z = Tanh(k) }"""
+    model = parse(
+        text,
+        a=generator.standard_normal((6, 5)).astype(np.float32),
+        c=generator.standard_normal((5, 3)).astype(np.float32),
+        e=generator.standard_normal((5, 3)).astype(np.float32),
+        d=generator.standard_normal((1, 3)).astype(np.float32),
+    )
+    structure = program_of(model).read()
+    found = pairs(structure, structure, model, frozenset(node.name or "" for node in model.graph))
+    biases = {pair.slim.weight: (pair.slim.bias, pair.bias) for (pair,) in found}
+    assert biases == {"a": (None, None), "c": ("d", None), "e": ("d", None)}

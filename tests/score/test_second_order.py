@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from told_programs import HOSTS, evidence_of, onnx_program, perceptron, scores
+from told_programs import HOSTS, attention, evidence_of, onnx_program, perceptron, scores
 
 from graphprune.score import SecondOrder, second_order
 
@@ -98,3 +98,29 @@ def test_depthwise_layers_have_no_say() -> None:
     )
     evidence = evidence_of(model, [RNG.standard_normal((4, 2, 6, 6)).astype(np.float32) for _ in range(6)])
     assert int(np.argmin(_scored(evidence, 4))) == 1
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_no_layer_reads_is_not_free(host: str) -> None:
+    """Widths of queries and keys meet in a product of two activations: they are judged by their energy, not by zero."""
+    weights = {name: RNG.standard_normal((8, 8)).astype(np.float32) for name in "qkvo"}
+    evidence = attention(host, weights, 2, [RNG.standard_normal((2, 5, 8)).astype(np.float32) for _ in range(3)])
+    found = scores(SecondOrder(), evidence)
+    assert len(found) > 2
+    assert all((values > 0).all() for values in found.values())
+
+
+def test_quantised_readers_do_not_make_a_position_free() -> None:
+    """A matrix that is no layer reads the hidden units: the one that is never active goes first, not all alike."""
+    first = RNG.standard_normal((4, 6)).astype(np.float32)
+    first[:, 2] = 0
+    model = onnx_program(
+        """g (float[n, 4] x) => (float[n, 3] y) {
+            h = MatMul(x, a) r = Relu(h) b = DequantizeLinear(q, s) y = MatMul(r, b) }""",
+        a=first,
+        q=RNG.integers(-90, 90, (6, 3)).astype(np.int8),
+        s=np.float32(0.1),
+    )
+    found = _scored(evidence_of(model, [RNG.standard_normal((50, 4)).astype(np.float32) for _ in range(4)]), 6)
+    assert int(np.argmin(found)) == 2
+    assert (np.delete(found, 2) > 0).all()
