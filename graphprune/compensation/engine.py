@@ -10,16 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
-import onnx_ir as ir
 
 from graphprune.calibration.observe import Calibration
 from graphprune.calibration.steps import Feed, Stop, Values, steps
 from graphprune.compensation.fitting import Fit, Fitting, Rows, joined
 from graphprune.compensation.judge import Judge, put
-from graphprune.compensation.pairs import Pair, pairs, restricted
+from graphprune.compensation.pairs import Pair, pairs, restricted, top_nodes
 from graphprune.errors import ModelError
 from graphprune.forms import Array
 from graphprune.frontends.program import Host, program_of
@@ -113,7 +112,7 @@ class _Walk:
         self.outcome = Outcome()
         self.old: dict[str, Array] = {}
         self.last: Mapping[str, Array] = {}
-        self.problems = pairs(structure, program_of(slim).read(), slim, _top(slim))
+        self.problems = pairs(structure, program_of(slim).read(), slim, top_nodes(slim))
 
     def run(self) -> Outcome:
         """Change all layers."""
@@ -320,8 +319,3 @@ def _held_out(count: int, share: float) -> frozenset[int]:
         return frozenset()
     number = min(count - 1, max(1, round(share * count)))
     return frozenset(int((k + 0.5) * count / number) for k in range(number))
-
-
-def _top(host: Host) -> frozenset[str]:
-    nodes: Any = host.graph if isinstance(host, ir.Model) else host.module.graph.nodes
-    return frozenset(node.name or "" for node in nodes)

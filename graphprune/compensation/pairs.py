@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from graphprune.compensation.functions import bounds_of
 from graphprune.forms import Array
@@ -21,7 +23,7 @@ from graphprune.rules.call import Axes, Call
 from graphprune.selection import Selection
 from graphprune.structure import Structure
 
-__all__ = ["Norm", "Pair", "pairs", "restricted"]
+__all__ = ["Norm", "Pair", "pairs", "restricted", "top_nodes"]
 
 _NORMS = {"onnx.BatchNormalization": (1, 3, 4, "epsilon", 1e-5), "aten.batch_norm": (1, 3, 4, "eps", 1e-5)}
 """Operands that hold scale, mean and variance, and the attribute of what is added to the variance."""
@@ -142,6 +144,12 @@ def _bounds(result: str, alone: Mapping[str, Call]) -> tuple[float, float] | Non
     call = alone.get(result)
     first = None if call is None else call.operand(0)
     return bounds_of(call) if call is not None and first is not None and first.name == result else None
+
+
+def top_nodes(host: Host) -> frozenset[str]:
+    """The names of the nodes that are not inside a body."""
+    nodes: Any = host.graph if isinstance(host, ir.Model) else host.module.graph.nodes
+    return frozenset(node.name or "" for node in nodes)
 
 
 def restricted(value: Array, axes: Axes, selection: Selection) -> Array:

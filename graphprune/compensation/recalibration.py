@@ -20,10 +20,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from graphprune.calibration.steps import Feed, Stop, Values, steps
 from graphprune.compensation.functions import NORMS, named
+from graphprune.compensation.pairs import top_nodes
 from graphprune.frontends.program import Host, program_of
 from graphprune.frontends.weight_access import get_weight, is_editable, set_weight
 from graphprune.layers import Layer, layers
@@ -93,7 +93,7 @@ def _stations(
     """What gets new numbers, in reading order: normalisations, and layers with the dense layer that each is left of."""
     own, twins = ({layer.node: layer for layer in layers(each)} for each in (slim, dense))
     uses = Counter(name for layer in own.values() for name in (layer.weight, layer.bias))
-    top = _top(after)
+    top = top_nodes(after)
     norms = [call for call in slim.calls if call.node in top and _stores_statistics(call, after)]
     normalised = {_input(call) for call in norms}
     for call in slim.calls:
@@ -108,12 +108,6 @@ def _stations(
         names = (layer.weight, layer.bias)
         if all(uses[name] == 1 and is_editable(after, name) for name in names) and isinstance(twin.outputs.size, int):
             yield layer, twin
-
-
-def _top(host: Host) -> frozenset[str]:
-    """The names of the nodes that are not inside a body."""
-    graph: Any = host.graph if isinstance(host, ir.Model) else host.module.graph
-    return frozenset(node.name or "" for node in (graph if isinstance(host, ir.Model) else graph.nodes))
 
 
 def _stores_statistics(call: Call, host: Host) -> bool:
