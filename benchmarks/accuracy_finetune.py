@@ -6,7 +6,7 @@ Three trainings of one schedule on the 50,000 JPEG training images of CIFAR-10, 
 2. *control*: the adapted network goes on with the same schedule once more: what training alone brings.
 3. *pruned*: the adapted network is pruned, then trained with that schedule.
 
-Each leaves a checkpoint after every epoch and goes on from it.
+Each leaves a checkpoint after every epoch and goes on from it; the pruned network is kept before it is trained.
 """
 
 from __future__ import annotations
@@ -146,10 +146,10 @@ def trained_for(
     if path.exists():
         stored = torch.load(path, map_location=data.labels.device, weights_only=True)
         network.load_state_dict(stored["network"])
-        optimizer.load_state_dict(stored["optimizer"])
         curve = stored["curve"]
-    if len(curve) >= epochs:
-        return curve
+        if len(curve) >= epochs:
+            return curve
+        optimizer.load_state_dict(stored["optimizer"])
     batch = min(options.batch, len(data))
     steps = len(data) // batch
     network.train()
@@ -175,10 +175,13 @@ def trained_for(
     return curve
 
 
-def slim(dense: nn.Module, options: argparse.Namespace) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Prune a module on the processor; return what trains, and what pruning said."""
+def slim(dense: nn.Module, options: argparse.Namespace, folder: Path) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Prune a module on the processor, unless ``folder`` has it already; return what trains, and what pruning said."""
     import graphprune
 
+    figures = folder.with_suffix(".json")
+    if figures.exists():
+        return graphprune.load(folder), json.loads(figures.read_text())
     known, _ = cifar(options.seed, 1024)
     images = [torch.from_numpy(batch) for batch in known.batches(128)]
     arguments = dict(options.options)
@@ -200,6 +203,8 @@ def slim(dense: nn.Module, options: argparse.Namespace) -> tuple[nn.Module, Mapp
         "way": result.way,
         "seconds": time.perf_counter() - start,
     }
+    result.save(folder)
+    figures.write_text(json.dumps(said))
     return result.module, said
 
 
@@ -234,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         row: Row = {"name": f"{options.network}/finetune/{stage}/s{options.seed}", **shared, "stage": stage}
         own = network
         if stage == "pruned":
-            own, said = slim(network, options)
+            own, said = slim(network, options, options.folder / f"{name}-slim")
             own = own.to(device, memory_format=torch.channels_last)
             row |= {**said, "untrained": accuracy(own, test), "options": options.options}
         path = options.folder / f"{name}-{stage}.pt"
