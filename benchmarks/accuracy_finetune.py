@@ -6,7 +6,8 @@ Three trainings of one schedule on the 50,000 JPEG training images of CIFAR-10, 
 2. *control*: the adapted network goes on with the same schedule once more: what training alone brings.
 3. *pruned*: the adapted network is pruned, then trained with that schedule.
 
-Each leaves a checkpoint after every epoch and goes on from it; the pruned network is kept before it is trained.
+With ``--distill`` control and pruned network both also learn from the scores of the adapted network. Each leaves a
+checkpoint after every epoch and goes on from it; the pruned network is kept before it is trained.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from accuracy_modules import vgg16
 from torch import nn
 from torch.nn import functional
 
+from graphprune.training import distillation_loss
+
 Row = dict[str, Any]
 
 
@@ -42,6 +45,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--first-epochs", type=int, help="of the first training, where it is another number")
     parser.add_argument("--rate", type=float, default=0.05, help="highest learning rate; it rises and falls linearly")
     parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--distill", type=float, default=0.0, help="share of the loss that is divergence from dense")
     parser.add_argument("--limit", type=int, help="use this many training images only")
     parser.add_argument("--test", type=int, help="use this many test images only")
     parser.add_argument("--eager", action="store_true", help="launch each operation instead of replaying a recording")
@@ -94,8 +98,10 @@ def accuracy(network: nn.Module, test: Feeder) -> float:
 class Stepper:
     """Forward and backward for one batch, in bfloat16 where that is fast; on a GPU recorded once and replayed."""
 
-    def __init__(self, network: nn.Module, data: Feeder, batch: int, recorded: bool) -> None:
-        self.network, self.data = network, data
+    def __init__(
+        self, network: nn.Module, data: Feeder, batch: int, recorded: bool, teacher: nn.Module | None, share: float
+    ) -> None:
+        self.network, self.data, self.teacher, self.share = network, data, teacher, share
         self.device = data.labels.device
         self.half = self.device.type == "cuda" or torch.cpu._is_amx_tile_supported()
         self.graph: Any = None
@@ -117,7 +123,12 @@ class Stepper:
             if weight.grad is not None:
                 weight.grad.zero_()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False):
-            loss = functional.cross_entropy(self.network(images), labels, label_smoothing=0.1)
+            scores = self.network(images)
+            loss = functional.cross_entropy(scores, labels, label_smoothing=0.0 if self.share else 0.1)
+            if self.teacher is not None and self.share:
+                with torch.no_grad():
+                    wanted = self.teacher(images)
+                loss = (1 - self.share) * loss + self.share * distillation_loss(scores, wanted)
         loss.backward()
 
     def _record(self, batch: int) -> None:
@@ -138,7 +149,13 @@ class Stepper:
 
 
 def trained_for(
-    network: nn.Module, epochs: int, data: Feeder, test: Feeder, options: argparse.Namespace, path: Path
+    network: nn.Module,
+    epochs: int,
+    data: Feeder,
+    test: Feeder,
+    options: argparse.Namespace,
+    path: Path,
+    teacher: nn.Module | None = None,
 ) -> list[float]:
     """Train, going on from the checkpoint ``path``; return the accuracies after each epoch."""
     optimizer = torch.optim.SGD(network.parameters(), lr=options.rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
@@ -153,7 +170,7 @@ def trained_for(
     batch = min(options.batch, len(data))
     steps = len(data) // batch
     network.train()
-    gradients = Stepper(network, data, batch, not options.eager)
+    gradients = Stepper(network, data, batch, not options.eager, teacher, options.distill)
     for epoch in range(len(curve), epochs):
         torch.manual_seed(options.seed * 1000 + epoch)
         start = time.perf_counter()
@@ -234,9 +251,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     adapted = trained_for(network, first, data, test, options, options.folder / f"{name}-adapt.pt")
     device_name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     shared = {"part": "finetune", "network": options.network, "seed": options.seed, "device": device_name}
+    shared |= {"batch": options.batch, "rate": options.rate, "distill": options.distill}
     shared |= {"epochs": options.epochs, "first_epochs": first, "origin": before, "adapted": adapted[-1]}
     for stage in stages:
-        row: Row = {"name": f"{options.network}/finetune/{stage}/s{options.seed}", **shared, "stage": stage}
+        called = f"{stage}-distilled" if options.distill else stage
+        row: Row = {"name": f"{options.network}/finetune/{called}/s{options.seed}", **shared, "stage": stage}
         own = network
         if stage == "pruned":
             own, said = slim(network, options, options.folder / f"{name}-slim")
@@ -245,7 +264,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = options.folder / f"{name}-{stage}.pt"
         if stage != "adapt":
             own = own if stage == "pruned" else restored(options, device)
-            curve = trained_for(own, options.epochs, data, test, options, path)
+            teacher = restored(options, device).eval().requires_grad_(False)
+            curve = trained_for(own, options.epochs, data, test, options, path, teacher)
             row |= {"accuracy": curve[-1], "curve": curve}
         else:
             row |= {"accuracy": adapted[-1], "curve": adapted}

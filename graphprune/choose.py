@@ -8,6 +8,10 @@ to the next multiple of ``round_to``. All blocks of all groups form one ranking,
 - With measured sensitivity ``curves`` nothing is ranked across groups: how much of each goes is searched for, so that
   the sum of the measured losses is least within the budget (:mod:`graphprune.allocate`); scores order the positions of
   a group only. Groups that were not measured, and more of a group than was, stay.
+- With the normaliser ``losses`` it is the sum of the scores that is least, and with curves beside it both sums
+  together, each relative to what groups lose on average by half. A measured loss says what the network makes of a
+  layer's error, but of one cut layer at a time and before it is compensated; the scores know of that, but of one layer
+  only. (ResNet-20 with compensation at half its MACs: 75.3 % by scores, 73.9 % by curves, 75.7 % by both.)
 - Scope ``global`` ranks by the blocks' mean scores, normalised by group, so groups of little worth lose more. It is the
   default for targets: at the same MACs far more of a network's accuracy is left (ResNet-56 on CIFAR-10 at 85 %: 99.8 %
   of the training images against 55.9 %).
@@ -175,6 +179,7 @@ class _Choice:
                 raise UsageError("scope local gives each group the same share, and curves each its own: leave one out")
         natural: Scope = "local" if budget.ratio is not None and curves is None else "global"
         self.scope = natural if constraints.scope == "auto" else constraints.scope
+        self.additive = Normalizer(constraints.normalizer).losses and self.scope == "global"
         self.positions = Positions(structure)
         self.scores = self.positions.join(normalize(scores, constraints.normalizer, cost))
         self.leaves = list(self.positions.first)
@@ -282,8 +287,8 @@ class _Choice:
 
     def selection(self) -> Selection:
         """What is kept."""
-        if self.curves is not None:
-            chosen = self._by_curves(self.curves)
+        if self.curves is not None or self.additive:
+            chosen = self._by_losses()
         elif self.budget.ratio is not None:
             chosen = self.ranking[: self._by_ratio(self.budget.ratio)]
         else:
@@ -377,17 +382,29 @@ class _Choice:
                 closed.add(unit)
         return blocks[kept]
 
-    def _by_curves(self, curves: Curves) -> _Blocks:
-        """The allocation of least measured loss that meets the budget."""
+    def _by_losses(self) -> _Blocks:
+        """The allocation of least loss, as measured or as scored, that meets the budget."""
         units = [index for index, unit in enumerate(self.units) if unit.ratio is None]
-        borders: list[Indices] = []
-        losses: list[Numbers] = []
-        for index in units:
-            own, curve = self._borders(self.units[index]), curves.of(self.units[index].groups)
-            shares = own / self.units[index].size
-            known = shares <= (0 if curve is None else max(curve.removed)) + _EPSILON
-            borders.append(own[known])
-            losses.append(np.zeros(1) if curve is None else curve.at(shares[known]))
+        borders = [self._borders(self.units[index]) for index in units]
+        losses = [np.zeros(len(own)) for own in borders]
+        if self.curves is not None:
+            curves = [self.curves.of(self.units[index].groups) for index in units]
+            shares = [own / self.units[index].size for index, own in zip(units, borders, strict=True)]
+            ends = [0.0 if curve is None else max(curve.removed) for curve in curves]
+            known = [own <= end + _EPSILON for own, end in zip(shares, ends, strict=True)]
+            borders = [own[which] for own, which in zip(borders, known, strict=True)]
+            shares = [own[which] for own, which in zip(shares, known, strict=True)]
+            losses = [
+                np.zeros(len(own)) if curve is None else curve.at(own)
+                for curve, own in zip(curves, shares, strict=True)
+            ]
+        if self.additive:
+            scored = [
+                np.concatenate([[0.0], np.cumsum(np.maximum(self.scores[self.units[index].order], 0.0))])[own]
+                for index, own in zip(units, borders, strict=True)
+            ]
+            pairs = zip(_relative(losses), _relative(scored), strict=True)
+            losses = scored if self.curves is None else [first + second for first, second in pairs]
 
         def blocks(counts: Sequence[int]) -> _Blocks:
             stops = np.array([own[count] for own, count in zip(borders, counts, strict=True)], np.intp)
@@ -407,8 +424,9 @@ class _Choice:
             least = widths([len(own) - 1 for own in borders])
             self._check_reach(self.spending.counts(least), self.spending.limits)
             raise TargetError(
-                f"ratio {self.budget.ratio:g} is out of reach: the curves and the options allow to remove "
-                f"{1 - int(least.sum()) / self.positions.total:.3g} of all positions; measure higher ratios"
+                f"ratio {self.budget.ratio:g} is out of reach: the options allow to remove "
+                f"{1 - int(least.sum()) / self.positions.total:.3g} of all positions"
+                f"{'' if self.curves is None else '; measure higher ratios'}"
             )
         return blocks(counts)
 
@@ -431,3 +449,10 @@ class _Choice:
             return ""
         first = entries[0]
         return f"; the largest lock is {operator(first.op)} '{first.node}' ({first.reason}), {100 * first.share:.3g}%"
+
+
+def _relative(losses: Sequence[Numbers]) -> list[Numbers]:
+    """Losses in units of what half the steps of a unit lose on average."""
+    half = [own[len(own) // 2] for own in losses]
+    mean = float(np.mean(half)) if half else 0.0
+    return [own / mean if mean else own for own in losses]

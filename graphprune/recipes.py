@@ -4,7 +4,7 @@
 ``weights``    weights alone; the slim model is the masked original, bit by bit of what is left
 ``no-data``    as ``calibrated``, on inputs that are made up
 ``calibrated`` inputs without labels: the least-squares cost of each position, and new weights for what is left
-``best``       as ``calibrated``, with the share of each group found from measured sensitivity curves; slower
+``best``       as ``calibrated``, and sensitivity curves are measured to find the share of each group; slower
 ============== ====================================================================================================
 
 Without a recipe the best that the data allow is taken: ``calibrated`` with calibration inputs, otherwise ``weights``.
@@ -24,6 +24,7 @@ from graphprune.frontends.program import Host, program_of
 from graphprune.passes.base import Pass
 from graphprune.passes.pipeline import parse_pipeline
 from graphprune.passes.prune import Prune
+from graphprune.score.normalize import LOSSES
 
 __all__ = [
     "COMPENSATIONS",
@@ -71,18 +72,12 @@ class Recipe:
     measured: bool = False
     made_up: bool = False
 
-    def normalizer(self, asked: Prune) -> str:
-        """The normaliser for a budget: scores by cost are by the cost that is asked for."""
-        if self.normalize != "macs" or asked.macs is not None:
-            return self.normalize
-        return next((name for name in ("params", "bytes") if getattr(asked, name) is not None), self.normalize)
-
 
 RECIPES: Mapping[str, Recipe] = {
     "weights": Recipe("l1", "max", "none"),
-    "no-data": Recipe("obs", "macs", "least-squares", made_up=True),
-    "calibrated": Recipe("obs", "macs", "least-squares"),
-    "best": Recipe("obs", "macs", "least-squares", measured=True),
+    "no-data": Recipe("obs", LOSSES, "least-squares", made_up=True),
+    "calibrated": Recipe("obs", LOSSES, "least-squares"),
+    "best": Recipe("obs", LOSSES, "least-squares", measured=True),
 }
 
 
@@ -119,12 +114,12 @@ def steps_by(
 ) -> list[Pass]:
     """``asked`` and the recovery behind it, by the recipe where a call says nothing of its own.
 
-    The recipe's normaliser goes with its criterion: another one's scores may be no losses that a cost divides.
+    The recipe's normaliser goes with its criterion: another one's scores may be no losses that add up.
 
     Raises:
         UsageError: there is no such compensation.
     """
-    own = recipe.normalizer(asked) if criterion in (None, recipe.criterion) else asked.normalize
+    own = recipe.normalize if criterion in (None, recipe.criterion) else asked.normalize
     pruned = replace(asked, criterion=criterion or recipe.criterion, normalize=normalize or own)
     return [pruned, *recovery(compensate or recipe.compensate)]
 

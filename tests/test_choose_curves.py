@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -48,10 +49,12 @@ def kept(program: Analysed, selection: Selection) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2", "gpt2"])
-@pytest.mark.parametrize("options", [{}, {"round_to": 4}, {"min_width": 3}])
-def test_budgets_are_met(name: str, options: dict[str, int]) -> None:
+@pytest.mark.parametrize("options", [{}, {"round_to": 4}, {"min_width": 3}, {"normalizer": "losses"}])
+@pytest.mark.parametrize("measured", [True, False])
+def test_budgets_are_met(name: str, options: dict[str, Any], measured: bool) -> None:
     program = analyse(getattr(reference, name)(tiny=True))
-    curves, constraints = random_curves(program), Constraints(**options)  # type: ignore[arg-type]
+    curves = random_curves(program) if measured else None
+    constraints = Constraints(**options if measured else {"scope": "global", **options, "normalizer": "losses"})
     for budget in (
         Budget(macs=parse_amount("60%")),
         Budget(params=parse_amount("70%"), bytes=parse_amount("60%")),
@@ -91,6 +94,51 @@ def test_nothing_goes_that_was_not_measured() -> None:
         choose(program.structure, program.scores(), Budget(ratio=0.5), None, program.cost, curves)
     with pytest.raises(TargetError, match="macs 10% is out of reach"):
         choose(program.structure, program.scores(), Budget(macs=parse_amount("10%")), None, program.cost, curves)
+
+
+def test_scores_that_are_losses_add_up() -> None:
+    program = analyse(chain(20, 20))
+    first, second = program.structure.groups
+    scores = {first.leaf: np.r_[np.zeros(5), np.full(15, 9.0)], second.leaf: np.linspace(0, 4, 20)[::-1]}
+    budget, losses = Budget(ratio=0.4), Constraints(scope="global", normalizer="losses")
+    selection = choose(program.structure, scores, budget, losses, program.cost)
+    assert kept(program, selection) == [15, 9]
+    assert np.flatnonzero(selection.mask(second.leaf)).tolist() == list(range(9))
+    # their unit does not matter, as long as it is one for all groups
+    scaled = {leaf: 1000 * own for leaf, own in scores.items()}
+    assert kept(program, choose(program.structure, scaled, budget, losses, program.cost)) == [15, 9]
+
+
+def test_local_shares_do_not_depend_on_losses() -> None:
+    program = analyse(chain(20, 20))
+    selection = choose(
+        program.structure, program.scores(), Budget(ratio=0.4), Constraints(normalizer="losses"), program.cost
+    )
+    assert kept(program, selection) == [12, 12]
+
+
+def test_measured_and_scored_losses_count_alike() -> None:
+    program = analyse(chain(20, 20, 20))
+    first, second, third = program.structure.groups
+    rising = np.linspace(0.0, 1.0, 20)
+    scores = {first.leaf: 100 * rising, second.leaf: rising, third.leaf: 100 * rising}
+    low, high = (0.1, 0.2, 0.4, 0.8), (10.0, 20.0, 40.0, 80.0)
+    curves = measured(program, low, low, high)
+    budget = Budget(ratio=0.3)
+
+    def left(curves: Curves | None, normalizer: str) -> list[int]:
+        constraints = Constraints(scope="global", normalizer=normalizer)
+        return kept(program, choose(program.structure, scores, budget, constraints, program.cost, curves))
+
+    measured_alone, scored_alone, both = left(curves, "none"), left(None, "losses"), left(curves, "losses")
+    assert measured_alone[2] == 20
+    assert sum(measured_alone[:2]) == 22
+    assert scored_alone[1] < scored_alone[0] == scored_alone[2]
+    assert both[1] < both[0]
+    assert both[1] < both[2]
+    assert sum(both) == 42
+    larger = Curves(tuple(Curve(c.groups, c.removed, tuple(7 * x for x in c.loss)) for c in curves.curves), curves.mark)
+    assert left(larger, "losses") == both
 
 
 def test_groups_measured_together_share_the_loss_by_size() -> None:

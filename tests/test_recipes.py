@@ -15,7 +15,6 @@ import graphprune
 from graphprune.errors import UsageError
 from graphprune.models.reference import resnet18
 from graphprune.passes import canonicalize
-from graphprune.passes.prune import Prune
 from graphprune.recipes import COMPENSATIONS, MADE_UP, RECIPES, calibrated, recipe_for, recovery
 from graphprune.sample_inputs import random_inputs
 
@@ -55,18 +54,10 @@ def test_compensations_by_name() -> None:
         recovery("magic")
 
 
-def test_scores_are_by_the_cost_that_is_asked_for() -> None:
-    """A target for parameters ranks by parameters, one for MACs, and a ratio, by MACs."""
-    recipe = RECIPES["calibrated"]
-    assert recipe.normalizer(Prune(macs="50%")) == "macs"
-    assert recipe.normalizer(Prune(params="50%")) == "params"
-    assert recipe.normalizer(Prune(ratio=0.5)) == "macs"
-
-
 def test_calibration_changes_weights_and_is_proved(model: Path, images: dict[str, Any]) -> None:
     """The cut is proved, the weights are chosen anew, outputs are compared, and the origin control is there."""
     plain = graphprune.prune(
-        model, macs="60%", criterion="obs", calibration=images, compensate="none", normalize="macs"
+        model, macs="60%", criterion="obs", calibration=images, compensate="none", normalize="losses"
     )
     found = graphprune.prune(model, macs="60%", calibration=images)
     assert found.verified

@@ -110,7 +110,8 @@ def command(
             "--normalize",
             metavar="HOW",
             help="How scores of competing groups compare: max, mean, sum, standard or none; macs or memory (divided by "
-            "what a position costs); class (among groups of one kind); joined by / in this order: max/macs.",
+            "what a position costs); class (among groups of one kind); joined by / in this order: max/macs. Or losses: "
+            "the least sum of scores is searched for.",
             show_default="what the recipe says",
             rich_help_panel=CHOICE,
         ),

@@ -16,6 +16,9 @@ Layers differ in fan-in and scale, so raw sums would empty whole layers. A norma
   class loses the same share and scores are compared within classes only (isomorphic pruning, Fang et al. 2024, arXiv
   2407.04616). Groups are of one class if the same operators hold them in the same operands and dimensions, in the same
   order (:func:`classes`).
+
+Or it is the one word ``losses``: scores are losses that add up, in one unit for all groups, as those of ``obs`` are.
+Nothing is ranked then: how much of each group goes is searched for, so that their sum is least within the budget.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from graphprune.score.base import Scores
 from graphprune.score.positions import Numbers
 from graphprune.structure import Structure
 
-__all__ = ["CLASS", "COSTS", "NORMALIZERS", "Normalizer", "classes", "costs", "normalize"]
+__all__ = ["CLASS", "COSTS", "LOSSES", "NORMALIZERS", "Normalizer", "classes", "costs", "normalize"]
 
 
 def _divided(values: Numbers, by: float) -> Numbers:
@@ -49,22 +52,24 @@ NORMALIZERS: dict[str, Callable[[Numbers], Numbers]] = {
 
 COSTS = ("macs", "params", "bytes", "memory")
 CLASS = "class"
+LOSSES = "losses"
 
 
 class Normalizer:
-    """What a text such as ``max``, ``macs``, ``class`` or ``max/memory/class`` asks for.
+    """What a text such as ``max``, ``macs``, ``class``, ``max/memory/class`` or ``losses`` asks for.
 
     Raises:
         UsageError: it is none, or its words are in another order.
     """
 
     def __init__(self, text: str) -> None:
-        words = text.split("/")
+        self.losses = text == LOSSES
+        words = ["none"] if self.losses else text.split("/")
         self.scale = words.pop(0) if words[0] in NORMALIZERS else "none"
         self.cost = words.pop(0) if words and words[0] in COSTS else None
         self.by_class = bool(words) and words[0] == CLASS
         if words[self.by_class :]:
-            known = ", ".join((*sorted(NORMALIZERS), *COSTS, CLASS))
+            known = ", ".join((*sorted(NORMALIZERS), *COSTS, CLASS, LOSSES))
             raise UsageError(
                 f"no normaliser is called '{text}'; there are: {known}, and a scale, a cost and class joined by '/', "
                 "such as max/macs"
