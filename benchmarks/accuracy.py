@@ -29,7 +29,10 @@ from rich.console import Console
 Row = dict[str, Any]
 HERE = Path(__file__).parent
 PROGRAMS = {
-    "finetune": [["accuracy_finetune.py"], ["accuracy_finetune.py", "--network", "vgg16", "--keep", "25"]],
+    "finetune": [
+        ["accuracy_finetune.py", "--calibrate", "--first-epochs", "30"],
+        ["accuracy_finetune.py", "--calibrate", "--network", "vgg16", "--keep", "25"],
+    ],
     "memory": [["accuracy_memory.py"]],
 }
 """Parts that are programs with options of their own, which append to the same results."""

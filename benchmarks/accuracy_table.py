@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ Row = dict[str, Any]
 COLUMNS = ("row", "kind", "MACs kept", "parameters kept", "result", "lost", "same as dense", "KL", "s")
 KINDS = ("dense", "magnitude", "no data", "calibrated", "calibrated, compensated", "criterion", "Torch-Pruning")
 CRITERIA = ("criterion", "same share", "groups compete", "same share, compensated", "s to score")
-TRAINED = ("row", "on", "MACs kept", "parameters kept", "before", "after pruning", "after training", "epochs")
+TRAINED = ("row", "on", "MACs kept", "parameters kept", "before", "after pruning", "after training", "options")
 MEMORY = ("row", "images", "peak", "s", "lines of progress")
 
 
@@ -111,7 +112,12 @@ def _criteria(rows: list[Row]) -> Iterator[tuple[str, ...]]:
 
 def _trained(rows: list[Row]) -> Iterator[tuple[str, ...]]:
     for row in rows:
-        epochs = row["first_epochs"] if row["stage"] == "adapt" else row["epochs"]
+        options = f"--epochs {row['first_epochs'] if row['stage'] == 'adapt' else row['epochs']}"
+        for name, usual in (("batch", 256), ("rate", 0.05), ("distill", 0.0)):
+            if row.get(name, usual) != usual:
+                options += f" --{name} {row[name]:g}"
+        if row.get("options"):
+            options += f" --options '{json.dumps(row['options'])}'"
         yield (
             row["name"],
             row["device"],
@@ -119,8 +125,8 @@ def _trained(rows: list[Row]) -> Iterator[tuple[str, ...]]:
             _share(row.get("params")),
             _percent(row["origin"] if row["stage"] == "adapt" else row["adapted"]),
             _percent(row["untrained"]) if "untrained" in row else "",
-            _percent(row["accuracy"]),
-            str(epochs),
+            f"{100 * row['accuracy']:.2f} %",
+            f"`{options}`",
         )
 
 
