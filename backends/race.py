@@ -29,7 +29,7 @@ class Race:
 
 
 def race(
-    models: Sequence[str | os.PathLike[str]],
+    models: Sequence[Any],
     inputs: Mapping[str, np.ndarray[Any, Any]] | None = None,
     *,
     backend: str = "onnxruntime",
@@ -43,6 +43,8 @@ def race(
     **options: Any,
 ) -> Race:
     """Measure models (compiled for ``target``) and artifacts (for what they were compiled for) in turns.
+
+    A model is whatever the backend compiles, an artifact the path of its folder.
 
     Without ``inputs`` random ones are made for the first model, and given to the others where they fit. ``pin`` keeps
     the work on as many processors as it has ``threads``, where the system allows it. ``dims`` sets symbolic dimensions
@@ -71,11 +73,11 @@ def race(
     return Race(executables, measurement)
 
 
-def opened(path: str | os.PathLike[str], backend: str, target: str, **options: Any) -> Executable:
+def opened(model: Any, backend: str, target: str, **options: Any) -> Executable:
     """The executable of an artifact, or of a model that is compiled as it is stored."""
-    if Path(path).is_dir():
-        return load(path, threads=options.get("threads"))
-    return usable(backend).compile(path, target, **{"optimize": "none", **options})
+    if isinstance(model, str | os.PathLike) and Path(model).is_dir():
+        return load(model, threads=options.get("threads"))
+    return usable(backend).compile(model, target, **{"optimize": "none", **options})
 
 
 def measure_alone(

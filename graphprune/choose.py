@@ -8,6 +8,8 @@ to the next multiple of ``round_to``. All blocks of all groups form one ranking,
 - With measured sensitivity ``curves`` nothing is ranked across groups: how much of each goes is searched for, so that
   the sum of the measured losses is least within the budget (:mod:`graphprune.allocate`); scores order the positions of
   a group only. Groups that were not measured, and more of a group than was, stay.
+- With a ``latency`` as target how much of each goes is searched for in the same way: the sum of the scores that are
+  lost is to be least within the latency that tables predict.
 - Scope ``global`` ranks by the blocks' mean scores, normalised by group, so groups of little worth lose more. It is the
   default for targets: at the same MACs far more of a network's accuracy is left (ResNet-56 on CIFAR-10 at 85 %: 99.8 %
   of the training images against 55.9 %).
@@ -39,6 +41,7 @@ from graphprune.curves import Curves
 from graphprune.errors import TargetError, UsageError
 from graphprune.ledger import ledger
 from graphprune.occupancy import indispensable
+from graphprune.pace import Prediction
 from graphprune.patterns import Names
 from graphprune.score.base import Scores
 from graphprune.score.normalize import Normalizer, normalize
@@ -65,7 +68,8 @@ class Constraints:
     """What a choice must respect.
 
     ``scope``: ``local``, ``global``, or ``auto``: local for a ratio, global for targets.
-    ``round_to``: kept widths of groups larger than it are multiples of it. ``min_width``: positions that every group
+    ``round_to``: kept widths of groups larger than it are multiples of it, or of the number that ``multiples`` has for
+    the group. ``min_width``: positions that every group
     keeps at least. ``exclude``: patterns of groups left alone. ``ratios``: pattern -> share to remove of these groups,
     whatever the budget; later patterns override earlier ones, and ``shares``, the same by leaf, all of them.
     ``units``: only groups of these roles are cut (all, if empty), each with a ratio of its own, which the ratio of a
@@ -84,6 +88,7 @@ class Constraints:
     units: Mapping[str, Unit] = field(default_factory=dict)
     normalizer: str = "max"
     max_ratio: float = MAX_RATIO
+    multiples: Mapping[Leaf, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.scope not in ("auto", "local", "global"):
@@ -106,6 +111,7 @@ def choose(
     constraints: Constraints | None = None,
     cost: CostModel | None = None,
     curves: Curves | None = None,
+    prediction: Prediction | None = None,
 ) -> Selection:
     """The selection that meets ``budget`` with as few positions removed as possible.
 
@@ -117,13 +123,14 @@ def choose(
         constraints: what else to respect.
         cost: the cost model, for targets; made without sizes of symbolic dimensions if absent.
         curves: what each group loses, as measured; with them the scope is global.
+        prediction: the latency by extents, for a target of it. One out of reach is come as near to as can be.
 
     Raises:
         TargetError: there is nothing to cut, or a target is out of reach.
         UsageError: a pattern matches nothing, a role does not occur, or curves are of another network.
     """
     constraints, cost = constraints or Constraints(), cost or CostModel(structure)
-    return _Choice(structure, scores, budget, constraints, cost, curves).selection()
+    return _Choice(structure, scores, budget, constraints, cost, curves, prediction).selection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,19 +173,21 @@ class _Choice:
         constraints: Constraints,
         cost: CostModel,
         curves: Curves | None,
+        prediction: Prediction | None,
     ) -> None:
         self.structure, self.budget, self.constraints, self.cost = structure, budget, constraints, cost
         self.curves = curves
         if curves is not None:
             curves.check(structure)
-            if constraints.scope == "local":
-                raise UsageError("scope local gives each group the same share, and curves each its own: leave one out")
+        if constraints.scope == "local" and (curves is not None or budget.latency is not None):
+            what = "a latency" if curves is None else "curves"
+            raise UsageError(f"scope local gives each group the same share, and {what} each its own: leave one out")
         natural: Scope = "local" if budget.ratio is not None and curves is None else "global"
         self.scope = natural if constraints.scope == "auto" else constraints.scope
         self.positions = Positions(structure)
         self.scores = self.positions.join(normalize(scores, constraints.normalizer, cost))
         self.leaves = list(self.positions.first)
-        self.spending = Spending(budget, cost, self.leaves)
+        self.spending = Spending(budget, cost, self.leaves, prediction)
         self.sizes = np.array([group.size for group in structure.groups], np.intp)
         self.owner = np.repeat(np.arange(len(self.leaves)), self.sizes)
         self.units = self._units()
@@ -270,7 +279,8 @@ class _Choice:
         return blocks[np.lexsort((blocks.start, blocks.unit, blocks.key))]
 
     def _borders(self, unit: _Unit) -> Indices:
-        step = self.constraints.round_to
+        multiples = self.constraints.multiples
+        step = max(multiples.get(group.leaf, self.constraints.round_to) for group in unit.groups)
         if step == 1 or unit.size <= step:
             return np.arange(len(unit.order) + 1)
         widths = np.arange(unit.size // step, 0, -1) * step
@@ -284,6 +294,8 @@ class _Choice:
         """What is kept."""
         if self.curves is not None:
             chosen = self._by_curves(self.curves)
+        elif self.budget.latency is not None:
+            chosen = self._by_losses(*self._scored())
         elif self.budget.ratio is not None:
             chosen = self.ranking[: self._by_ratio(self.budget.ratio)]
         else:
@@ -379,15 +391,32 @@ class _Choice:
 
     def _by_curves(self, curves: Curves) -> _Blocks:
         """The allocation of least measured loss that meets the budget."""
-        units = [index for index, unit in enumerate(self.units) if unit.ratio is None]
         borders: list[Indices] = []
         losses: list[Numbers] = []
-        for index in units:
-            own, curve = self._borders(self.units[index]), curves.of(self.units[index].groups)
-            shares = own / self.units[index].size
+        for unit in self._free():
+            own, curve = self._borders(unit), curves.of(unit.groups)
+            shares = own / unit.size
             known = shares <= (0 if curve is None else max(curve.removed)) + _EPSILON
             borders.append(own[known])
             losses.append(np.zeros(1) if curve is None else curve.at(shares[known]))
+        return self._by_losses(borders, losses)
+
+    def _free(self) -> list[_Unit]:
+        """The units that no ratio of their own decides on."""
+        return [unit for unit in self.units if unit.ratio is None]
+
+    def _scored(self) -> tuple[list[Indices], list[Numbers]]:
+        """Where each unit can be cut, and what is lost there: the scores of all that goes, none below zero."""
+        borders = [self._borders(unit) for unit in self._free()]
+        losses = [
+            np.concatenate([[0.0], np.cumsum(np.maximum(self.scores[unit.order], 0.0))])[own]
+            for unit, own in zip(self._free(), borders, strict=True)
+        ]
+        return borders, losses
+
+    def _by_losses(self, borders: Sequence[Indices], losses: Sequence[Numbers]) -> _Blocks:
+        """The allocation of least loss that meets the budget; ``losses`` are those at ``borders`` of the free units."""
+        units = [index for index, unit in enumerate(self.units) if unit.ratio is None]
 
         def blocks(counts: Sequence[int]) -> _Blocks:
             stops = np.array([own[count] for own, count in zip(borders, counts, strict=True)], np.intp)
@@ -402,6 +431,7 @@ class _Choice:
 
         free = sum(self.units[index].size for index in units)
         spending = self.spending.of_positions(int(start.sum()), free)
+        spending.come_near(widths([len(own) - 1 for own in borders]))
         counts = allocate(losses, lambda c: spending.meets(widths(c)), lambda c: spending.pressure(widths(c)))
         if counts is None:
             least = widths([len(own) - 1 for own in borders])

@@ -72,7 +72,11 @@ class Recipe:
     made_up: bool = False
 
     def normalizer(self, asked: Prune) -> str:
-        """The normaliser for a budget: scores by cost are by the cost that is asked for."""
+        """The normaliser for a budget: scores by cost are by the cost that is asked for, which the search for a latency
+        does by itself.
+        """
+        if self.normalize == "macs" and asked.latency is not None:
+            return "none"
         if self.normalize != "macs" or asked.macs is not None:
             return self.normalize
         return next((name for name in ("params", "bytes") if getattr(asked, name) is not None), self.normalize)
