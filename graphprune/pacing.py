@@ -26,8 +26,6 @@ TOLERANCE = 0.05
 """How far from the target a measured latency may be, relative to it."""
 ROUNDS = 6
 """Cuts that are measured at most."""
-STRIDE = 1.5
-"""How far the line may lead from where the nearest pair, taken as a ratio, leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,8 @@ def _next(tries: list[_Try], wanted: float, whole: int, scale: float) -> int:
     center, height = np.average(told, weights=weights), np.average(seen, weights=weights)
     spread = float(np.sum(weights * (told - center) ** 2))
     slope = float(np.sum(weights * (told - center) * (seen - height))) / spread if spread else 0.0
-    nearest = tries[int(np.argmin(np.abs(seen[1:] - 1)))]
-    ratio = nearest.predicted * wanted / nearest.measured  # what is right where both are proportional
-    asked = whole * (center + (1 - height) / slope) if slope > 0 else ratio
-    return round(min(max(asked, ratio / STRIDE, 1.0), ratio * STRIDE, whole))
+    # No further than what was measured on both sides allows, with some room for noise.
+    low = max(told[seen <= 1], default=0.0) * (1 - TOLERANCE)
+    high = min(told[seen > 1], default=1.0) * (1 + TOLERANCE)
+    asked = center + (1 - height) / slope if slope > 0 else (low + high) / 2
+    return round(whole * (min(max(asked, low), high) if low < high else asked))
