@@ -1,6 +1,6 @@
 """Pruning as a pass of Microsoft Olive, which other passes of its workflows come before and after.
 
-``GraphprunePass`` is that pass; asking for it imports Olive (``pip install olive-ai``), and importing this module does
+``GraphprunePass`` is that pass; asking for it imports Olive (the extra ``olive``), and importing this module does
 not. A workflow finds it by a package configuration::
 
     {"passes": {"GraphprunePass": {"module_path": "graphprune.olive.GraphprunePass", "supported_providers": ["*"],
@@ -55,7 +55,7 @@ def _made() -> type[Any]:
         from olive.passes import Pass
         from olive.passes.pass_config import PassConfigParam
     except ImportError as error:
-        raise ModelError(f"Olive does not import ({error}); pip install olive-ai") from None
+        raise ModelError(f"Olive does not import ({error}); pip install 'graphprune[olive]'") from None
     from graphprune.api import prune
 
     class GraphprunePass(Pass):  # type: ignore[misc]

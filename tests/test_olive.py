@@ -62,7 +62,7 @@ def test_what_is_not_met_is_an_error(installed: Any, tmp_path: Path) -> None:
 def test_without_olive_one_line_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     olive._made.cache_clear()
     monkeypatch.setitem(sys.modules, "olive.model", None)
-    with pytest.raises(ModelError, match="Olive does not import .*; pip install olive-ai"):
+    with pytest.raises(ModelError, match=r"Olive does not import .*; pip install 'graphprune\[olive\]'"):
         _ = olive.GraphprunePass
     olive._made.cache_clear()
 
