@@ -111,7 +111,7 @@ def optimize(
     """
     if output is not None:
         check_folder(output)
-    chosen = budget if isinstance(budget, Mapping) else {"latency": budget}
+    chosen: dict[str, Any] = dict(budget) if isinstance(budget, Mapping) else {"latency": budget}
     for name in chosen:
         if name not in BUDGETS:
             raise UsageError(f"there is no budget '{name}'; there are: {', '.join(BUDGETS)}")
