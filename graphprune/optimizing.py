@@ -18,6 +18,7 @@ from graphprune.backends.gate import AGAIN, require_faster
 from graphprune.backends.latency.inputs import typical_inputs
 from graphprune.backends.machine import pinned
 from graphprune.backends.measure import Comparison, Measurement, measured
+from graphprune.backends.race import compiled, prepared
 from graphprune.backends.registry import usable
 from graphprune.clock import Clock, Progress
 from graphprune.errors import GraphpruneError, UsageError
@@ -141,9 +142,9 @@ def optimize(
         feeds = typical_inputs(dense, dims, seed)
         with pinned(threads) as processors:
             with clock("compile"):
-                first = runtime.compile(dense, target, threads=threads, optimize="none")
+                first = compiled(runtime, dense, target, threads=threads)
                 second = runtime.compile(result.model, target, **wanted)
-            runs = [first.prepare(feeds), second.prepare(feeds)]
+            runs = [prepared(first, feeds), prepared(second, feeds)]
             with clock("measure"):
                 for turns in (TURNS, AGAIN * TURNS):
                     names = ["dense", "slim"]

@@ -4,8 +4,8 @@ Tables of single operators miss what a runtime makes of whole graphs (fusion, me
 predict is right in its ratios rather than in milliseconds. Each round chooses a cut for a *predicted* latency, cuts,
 compiles and measures it beside the dense program, and a line through the pairs of predicted and measured latency so far
 (and that of the dense program) says which predicted latency to ask for next. Pairs near the target weigh most, and all
-of them count, so that the noise of one measurement does not lead astray; what seems near enough is measured twice. A budget is something not to exceed, so the
-slowest cut that keeps to it within the tolerance is taken.
+of them count, so that the noise of one measurement does not lead astray; what seems near enough is measured twice. A
+budget is something not to exceed, so the slowest cut that keeps to it within the tolerance is taken.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from graphprune.backends.latency.kernels import Kernel
 from graphprune.backends.latency.operators import NOTHING, Single, nothing, signature, single
 from graphprune.backends.latency.store import Store
 from graphprune.backends.latency.tables import SHARES, Table, Widths, level_widths, table_of
+from graphprune.backends.race import compiled
 from graphprune.clock import Progress
 from graphprune.cost import CostModel
 
@@ -41,7 +42,7 @@ def timer_of(backend: Backend, target: str, threads: int | None) -> Timer:
 
     def measured(model: Single) -> float | None:
         try:
-            run = backend.compile(model.model, target, threads=threads, optimize="none").prepare(model.feeds)
+            run = compiled(backend, model.model, target, threads=threads).prepare(model.feeds)
             for _ in range(WARM):
                 run()
         except Exception:  # whatever a runtime raises means that this operator has no time of its own

@@ -21,6 +21,7 @@ from graphprune.backends.latency.store import Store
 from graphprune.backends.latency.tables import ALIGNED, Table, Widths, is_joint, widths_reader
 from graphprune.backends.machine import machine, pinned
 from graphprune.backends.measure import Measurement, measured
+from graphprune.backends.race import compiled, prepared
 from graphprune.backends.registry import usable
 from graphprune.clock import Progress
 from graphprune.cost import CostModel
@@ -158,9 +159,8 @@ class LatencyStopwatch:
         """All times of a race, for as many turns as take about two seconds."""
         feeds = typical_inputs(models[0], self.dims)
         with pinned(self.threads) as processors:
-            options: dict[str, Any] = {"threads": self.threads, "optimize": "none"}
-            executables = [self._backend.compile(model, self.target, **options) for model in models]
-            runs = [executable.prepare(feeds) for executable in executables]
+            executables = [compiled(self._backend, model, self.target, threads=self.threads) for model in models]
+            runs = [prepared(executable, feeds) for executable in executables]
             once = sum(timing.median for timing in measured(["" for _ in runs], runs, warmup=2, repeats=3).timings)
             turns = round(min(max(RACE / max(once, 1e-9), FEWEST), MOST))
             names = [executable.name for executable in executables]
