@@ -222,7 +222,7 @@ def prune(
     data.update(evaluation=evaluation, metric=metric)
     clocked = Clocked(backend, target, threads, dims, seed, measure_seconds, progress)
     gated = any(isinstance(step, Prune) and step.latency for step in steps) if gate is None else gate
-    data.update(clocked.data(steps))
+    data.update(clocked.data(steps, gated))
     if is_torch(model):
         if gated or STOPWATCH in data:
             raise UsageError("latency is measured of ONNX models: export the module first (graphprune.storage.to_onnx)")

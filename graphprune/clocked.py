@@ -33,9 +33,11 @@ class Clocked:
     seconds: float | None
     progress: Progress | None
 
-    def data(self, steps: Sequence[Pass]) -> dict[str, object]:
-        """The stopwatch for a context, if any of ``steps`` needs it."""
-        if not any(isinstance(step, Prune) and (step.latency or step.round_to == "auto") for step in steps):
+    def data(self, steps: Sequence[Pass], gated: bool) -> dict[str, object]:
+        """The stopwatch for a context, if any of ``steps`` needs it; ``gated`` says that the result must be faster."""
+        cuts = [step for step in steps if isinstance(step, Prune)]
+        asked = any(step.latency or step.round_to == "auto" for step in cuts)
+        if not asked and not (gated and any(step.ratio is not None for step in cuts)):
             return {}
         from graphprune.backends.latency.stopwatch import SECONDS, LatencyStopwatch
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
-from graphprune.axes import Leaf
 from graphprune.budget import Amount, Budget
 from graphprune.choose import Constraints, choose
 from graphprune.cost import CostModel
@@ -101,20 +100,23 @@ class Chooser:
             return first, second
 
         found, outcome = pace(target, chosen, measured, whole, lambda: stopwatch.race([dense])[0], say=clock.say)
-        if self.rounding is not None:
-            found = self._padded(found, self.rounding().multiples, dense, stopwatch)
+        found = self.padded(found)
         self.context.data[PACE] = outcome
         self.context.notes.append(outcome.text)
         self.context.notes.extend(getattr(stopwatch, "notes", ()))
         return found
 
-    def _padded(self, found: Selection, multiples: Mapping[Leaf, int], dense: Host, stopwatch: Stopwatch) -> Selection:
+    def padded(self, found: Selection) -> Selection:
         """``found``, or what keeps more of each group to reach widths that the machine likes, where that is faster."""
-        wider = padded(self.structure, found, self.scores, multiples)
-        if wider is None:
+        if self.rounding is None:
             return found
+        with self.context.clock("probe"):
+            wider = padded(self.structure, found, self.scores, self.rounding().multiples)
+        if wider is None or not wider.keep:
+            return found
+        race, dense = stopwatch_of(self.context).race, self._finished(None)
         with self.context.clock("measure"):
-            _, before, after = stopwatch.race([dense, self._finished(found), self._finished(wider)])
+            _, before, after = race([dense, self._finished(found), self._finished(wider)])
         if after >= before:
             return found
         self.context.notes.append(

@@ -12,6 +12,7 @@ from graphprune.cost import CostModel
 from graphprune.curves import Curves
 from graphprune.errors import TargetError, UsageError
 from graphprune.frontends.program import Host, program_of
+from graphprune.pace import STOPWATCH
 from graphprune.passes.base import Context, Decision, Pass, Report, register
 from graphprune.passes.gather import evidence_for
 from graphprune.passes.paced import Chooser, rounded, stopwatch_of
@@ -82,20 +83,21 @@ class Prune(Pass):
         with clock("score"):
             scores = judge.score(evidence_for(judge, model, structure, context, self.seed))
         rounding = None
-        if self.round_to == "auto" or budget.latency is not None:
+        measured = budget.ratio is not None and STOPWATCH in context.data  # what is kept of a target is a promise
+        if self.round_to == "auto" or budget.latency is not None or measured:
             stopwatch = stopwatch_of(context)
             rounding = functools.partial(stopwatch.rounding, model, structure, cost)
         if self.round_to == "auto":
             assert rounding is not None
             with clock("probe"):
                 constraints, rounding = rounded(constraints, rounding(), context), None
+        chooser = Chooser(model, context, structure, cost, scores, budget, constraints, curves, rounding)
         if budget.latency is not None:
-            selection = Chooser(
-                model, context, structure, cost, scores, budget, constraints, curves, rounding
-            ).selection()
+            selection = chooser.selection()
         else:
             with clock("choose"):
                 selection = choose(structure, scores, budget, constraints, cost, curves)
+            selection = chooser.padded(selection) if measured else selection
         groups = sum(selection.cuts(group.leaf) for group in structure.groups)
         if not groups and (self.ratio is None or self.ratio > 0):
             raise TargetError(_too_little(structure, budget))

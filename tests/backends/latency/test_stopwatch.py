@@ -103,9 +103,15 @@ def test_widths_are_padded_where_that_is_faster(tmp_path: Path) -> None:
         return [seconds * (1.4 if slow else 1.0) for seconds, slow in zip(wide(models), odd, strict=True)]
 
     machine.race = race  # type: ignore[method-assign]
-    model, context = pruned(machine, tmp_path, latency="60%", round_to=1)
-    assert all(width % VECTOR == 0 for width in widths(model))
-    assert any("padded back" in note for note in context.notes)
+    for options in ({"latency": "60%"}, {"ratio": 0.4}):
+        model, context = pruned(machine, tmp_path, **options, round_to=1)  # type: ignore[arg-type]
+        assert all(width % VECTOR == 0 for width in widths(model))
+        assert any("padded back" in note for note in context.notes)
+    machine.race = wide  # type: ignore[method-assign]
+    model, context = pruned(machine, tmp_path, ratio=0.4, round_to=1)
+    assert widths(model) == [39, 58, 48]  # what is as fast stays as it was asked for
+    model, context = pruned(machine, tmp_path, macs="50%", round_to=1)
+    assert any(width % VECTOR for width in widths(model))
 
 
 def test_what_is_out_of_reach_leaves_the_model_alone(tmp_path: Path) -> None:
