@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,6 @@ class Machine:
 
     operators: int = 0
     models: int = 0
-    slow: set[int] = field(default_factory=set)
 
     def timer(self, single: Single) -> float | None:
         """The seconds of one operator; it must run, too."""
