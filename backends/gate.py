@@ -19,8 +19,8 @@ AGAIN = 4
 
 
 def faster(
-    before: str | os.PathLike[str],
-    after: str | os.PathLike[str],
+    before: Any,
+    after: Any,
     inputs: Mapping[str, np.ndarray[Any, Any]] | None = None,
     *,
     backend: str = "onnxruntime",
@@ -34,7 +34,7 @@ def faster(
     allow_slower: bool = False,
     **options: Any,
 ) -> Comparison:
-    """Measure two models or artifacts side by side and return how much faster ``after`` is.
+    """Measure two models (paths, or what the backend compiles) or artifacts side by side: how much faster is ``after``?
 
     Where no difference is shown, they are measured once more and longer, and that alone counts. The arguments are
     those of :func:`graphprune.backends.race.race`.
@@ -61,8 +61,12 @@ def faster(
         if found.verdict != "no difference shown":
             break
     if not allow_slower:
-        require_faster(found, os.fspath(after), os.fspath(before))
+        require_faster(found, _called(after, "the slim model"), _called(before, "the dense one"))
     return found
+
+
+def _called(model: Any, otherwise: str) -> str:
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else otherwise
 
 
 def require_faster(found: Comparison, after: str, before: str) -> None:
@@ -74,6 +78,6 @@ def require_faster(found: Comparison, after: str, before: str) -> None:
     if found.verdict != "faster":
         raise SlowerError(
             f"{after} is not shown to be faster than {before}: {found.text}; prune more, round widths to the vector "
-            "width (--round-to 8), or allow it",
+            "width (--round-to auto), or allow it",
             {"comparison": found.to_dict()},
         )

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from graphprune.backends.base import Executable, input_specs_of
+from graphprune.backends.base import Backend, Executable, input_specs_of
 from graphprune.backends.machine import pinned
 from graphprune.backends.measure import Measurement, measured
 from graphprune.backends.registry import load, usable
 from graphprune.errors import ModelError, UsageError
 from graphprune.sample_inputs import Inputs, inputs_that_run
 
-__all__ = ["Race", "measure_alone", "opened", "race"]
+__all__ = ["Race", "compiled", "measure_alone", "opened", "prepared", "race"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Race:
 
 
 def race(
-    models: Sequence[str | os.PathLike[str]],
+    models: Sequence[Any],
     inputs: Mapping[str, np.ndarray[Any, Any]] | None = None,
     *,
     backend: str = "onnxruntime",
@@ -43,6 +43,8 @@ def race(
     **options: Any,
 ) -> Race:
     """Measure models (compiled for ``target``) and artifacts (for what they were compiled for) in turns.
+
+    A model is whatever the backend compiles, an artifact the path of its folder.
 
     Without ``inputs`` random ones are made for the first model, and given to the others where they fit. ``pin`` keeps
     the work on as many processors as it has ``threads``, where the system allows it. ``dims`` sets symbolic dimensions
@@ -71,11 +73,31 @@ def race(
     return Race(executables, measurement)
 
 
-def opened(path: str | os.PathLike[str], backend: str, target: str, **options: Any) -> Executable:
+def opened(model: Any, backend: str, target: str, **options: Any) -> Executable:
     """The executable of an artifact, or of a model that is compiled as it is stored."""
-    if Path(path).is_dir():
-        return load(path, threads=options.get("threads"))
-    return usable(backend).compile(path, target, **{"optimize": "none", **options})
+    if isinstance(model, str | os.PathLike) and Path(model).is_dir():
+        return load(model, threads=options.get("threads"))
+    return compiled(usable(backend), model, target, **options)
+
+
+def compiled(backend: Backend, model: Any, target: str, **options: Any) -> Executable:
+    """The executable of a model that is compiled as it is stored; loading it may still rewrite it."""
+    return backend.compile(model, target, **{"optimize": "none", **options})
+
+
+def prepared(executable: Executable, inputs: Mapping[str, np.ndarray[Any, Any]]) -> Callable[[], object]:
+    """What runs once on ``inputs``, and has done so.
+
+    Raises:
+        ModelError: the executable does not run on them.
+    """
+    try:
+        run = executable.prepare(inputs)
+        run()
+    except Exception as error:  # whatever the runtime raises means that it does not take these inputs
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{executable.name}: does not run on the given inputs: {line}") from error
+    return run
 
 
 def measure_alone(
@@ -129,11 +151,10 @@ def _feed(
     """``inputs`` if the executable runs on them, else random ones where they may be replaced."""
     if inputs is not None:
         try:
-            executable.prepare(inputs)()
-        except Exception as error:  # whatever the runtime raises means that it does not take these inputs
+            prepared(executable, inputs)
+        except ModelError:
             if not replaceable:
-                line = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise ModelError(f"{executable.name}: does not run on the given inputs: {line}") from error
+                raise
         else:
             return dict(inputs)
     return inputs_that_run(lambda feed: executable.prepare(feed)(), input_specs_of(executable), seed, dims)

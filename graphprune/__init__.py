@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from graphprune.curves import Curves
     from graphprune.errors import GraphpruneError, ModelError, SlowerError, TargetError, UsageError, VerificationError
     from graphprune.measuring import sensitivity
+    from graphprune.optimizing import Optimized, optimize
     from graphprune.plan import Plan
     from graphprune.proof import Verification
     from graphprune.result import Inspection, PruneResult
@@ -27,6 +28,7 @@ __all__ = [
     "GraphpruneError",
     "Inspection",
     "ModelError",
+    "Optimized",
     "Plan",
     "PruneResult",
     "SlowerError",
@@ -38,6 +40,7 @@ __all__ = [
     "apply",
     "inspect",
     "load",
+    "optimize",
     "prune",
     "sensitivity",
     "verify",
@@ -49,11 +52,13 @@ _HOMES = {
         ("GraphpruneError", "ModelError", "SlowerError", "TargetError", "UsageError", "VerificationError"), "errors"
     ),
     "Curves": "curves",
+    "Optimized": "optimizing",
     "Plan": "plan",
     "Inspection": "result",
     "PruneResult": "result",
     "Verification": "proof",
     "__version__": "version",
+    "optimize": "optimizing",
     "sensitivity": "measuring",
 }
 

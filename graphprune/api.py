@@ -18,12 +18,14 @@ import onnx_ir as ir
 from graphprune import passes
 from graphprune.choose import MAX_RATIO
 from graphprune.clock import Progress
+from graphprune.clocked import Clocked
 from graphprune.curves import Curves
 from graphprune.errors import UsageError
 from graphprune.frontends.onnx_file import load
 from graphprune.frontends.onnx_fingerprint import fingerprint
 from graphprune.frontends.program import Host, is_torch, program_of
 from graphprune.onnx_api import PathLike, Source, inspect_model, prune_model, verify_model
+from graphprune.pace import STOPWATCH
 from graphprune.passes.prune import Prune, cut
 from graphprune.plan import Plan
 from graphprune.proof import Verification
@@ -64,6 +66,7 @@ def prune(
     params: str | float | None = None,
     bytes: str | float | None = None,
     peak: str | float | None = None,
+    latency: str | float | None = None,
     criterion: str | Judge | Criterion | None = None,
     scope: Literal["auto", "local", "global"] = "auto",
     normalize: str | None = None,
@@ -75,7 +78,7 @@ def prune(
     loss: Callable[..., Any] | None = None,
     evaluation: Any = None,
     metric: Any = None,
-    round_to: int | None = None,
+    round_to: int | Literal["auto"] | None = None,
     exclude: str | Sequence[str] = (),
     per_group: Mapping[str, float] | None = None,
     min_width: int | None = None,
@@ -85,6 +88,12 @@ def prune(
     pipeline: str | None = None,
     plan_path: PathLike | None = None,
     verify: bool = True,
+    backend: str = "onnxruntime",
+    target: str = "cpu",
+    threads: int | None = None,
+    measure_seconds: float | None = None,
+    gate: bool | None = None,
+    allow_slower: bool = False,
     progress: Progress | None = None,
     dynamic_shapes: Any = None,
     way: Literal["auto", "module", "graph"] = "auto",
@@ -108,6 +117,8 @@ def prune(
         params: parameters to keep.
         bytes: bytes of weights to keep.
         peak: bytes of activations that may be alive at once (:mod:`graphprune.activations`).
+        latency: what to keep of the latency, ``"50%"``, or a time, ``"8ms"``: measured on ``backend``
+            (``docs/latency.md``). ONNX models only.
         criterion: how positions are judged: a name (``l1``, ``group-norm``, ... see ``docs/criteria.md``), perhaps with
             options (``l2:reduction=max``), or a function from an :class:`~graphprune.score.Evidence` to a dict that
             holds for each group of ``evidence.structure.groups`` one number a position, the higher the more it matters.
@@ -129,7 +140,8 @@ def prune(
         loss: of a module, what gradients are taken of: a function of its results and the targets of a batch.
         evaluation: inputs on which the slim model is compared with the dense one; those of ``calibration`` by default.
         metric: measured on both models: ``accuracy``, ``perplexity``, ..., or a function of outputs and targets.
-        round_to: kept widths are multiples of this.
+        round_to: kept widths are multiples of this; ``"auto"``: of what suits the machine, measured for each kind of
+            layer. That is the default for a latency.
         exclude: patterns of tensors, operators or groups that are left alone.
         per_group: pattern -> ratio of the groups that it matches.
         min_width: what each group keeps at least.
@@ -141,6 +153,13 @@ def prune(
             those given here. ``canonicalize`` and, unless ``verify`` is False, ``verify`` are added where absent.
         plan_path: where the decision is written as a lockfile.
         verify: whether to prove the result.
+        backend: where latency is measured, with ``target`` and ``threads`` as ``graphprune bench`` takes them.
+        target: what the backend compiles for.
+        threads: of the backend; one a core by default.
+        measure_seconds: for measuring single operators, which is remembered (60 by default).
+        gate: whether the slim model must be shown to be faster than the dense one; by default for a latency only, since
+            it takes seconds and depends on the machine. ONNX models only.
+        allow_slower: measure, but accept what is not faster.
         progress: called with the name of each stage as it begins.
         dynamic_shapes: of a module, what ``torch.export.export`` takes under that name.
         way: of a module, what comes back: its own class (``module``), the slim graph (``graph``), or the class where
@@ -153,6 +172,7 @@ def prune(
         UsageError: an option makes no sense.
         TargetError: nothing can be pruned, or the budget is out of reach. Nothing is written.
         VerificationError: the slim model is not the masked original. Nothing is written.
+        SlowerError: the slim model is not shown to be faster. Nothing is written.
     """
     if ratio is not None and not isinstance(ratio, int | float):
         raise UsageError(f"ratio: {ratio!r} is not a number from 0 to 1")
@@ -162,10 +182,11 @@ def prune(
         params=_amount(params),
         bytes=_amount(bytes),
         peak=_amount(peak),
+        latency=_amount(latency),
         scope=scope,
         max_ratio=max_ratio,
         curves=str(curves) if isinstance(curves, os.PathLike) else curves,
-        round_to=1 if round_to is None else round_to,
+        round_to=("auto" if latency is not None else 1) if round_to is None else round_to,
         min_width=1 if min_width is None else min_width,
         exclude=_texts(exclude),
         group=tuple(f"{pattern}={share}" for pattern, share in (per_group or {}).items()),
@@ -199,7 +220,12 @@ def prune(
     if metric is not None and evaluation is None and calibration is None:
         raise UsageError("a metric is measured on data: give evaluation=..., or calibration=... with labels")
     data.update(evaluation=evaluation, metric=metric)
+    clocked = Clocked(backend, target, threads, dims, seed, measure_seconds, progress)
+    gated = any(isinstance(step, Prune) and step.latency for step in steps) if gate is None else gate
+    data.update(clocked.data(steps, gated))
     if is_torch(model):
+        if gated or STOPWATCH in data:
+            raise UsageError("latency is measured of ONNX models: export the module first (graphprune.storage.to_onnx)")
         from graphprune.torch_api import prune_module
 
         return prune_module(
@@ -229,6 +255,7 @@ def prune(
         plan_path=plan_path,
         progress=progress,
         data=data,
+        gate=clocked.gate(allow_slower) if gated else None,
     )
 
 

@@ -12,6 +12,8 @@ to the next multiple of ``round_to``. All blocks of all groups form one ranking,
   together, each relative to what groups lose on average by half. A measured loss says what the network makes of a
   layer's error, but of one cut layer at a time and before it is compensated; the scores know of that, but of one layer
   only. (ResNet-20 with compensation at half its MACs: 75.3 % by scores, 73.9 % by curves, 75.7 % by both.)
+- With a ``latency`` as target how much of each goes is searched for in the same way: the sum of the scores that are
+  lost is to be least within the latency that tables predict.
 - Scope ``global`` ranks by the blocks' mean scores, normalised by group, so groups of little worth lose more. It is the
   default for targets: at the same MACs far more of a network's accuracy is left (ResNet-56 on CIFAR-10 at 85 %: 99.8 %
   of the training images against 55.9 %).
@@ -43,6 +45,7 @@ from graphprune.curves import Curves
 from graphprune.errors import TargetError, UsageError
 from graphprune.ledger import ledger
 from graphprune.occupancy import indispensable
+from graphprune.pace import Prediction
 from graphprune.patterns import Names
 from graphprune.score.base import Scores
 from graphprune.score.normalize import Normalizer, normalize
@@ -69,7 +72,8 @@ class Constraints:
     """What a choice must respect.
 
     ``scope``: ``local``, ``global``, or ``auto``: local for a ratio, global for targets.
-    ``round_to``: kept widths of groups larger than it are multiples of it. ``min_width``: positions that every group
+    ``round_to``: kept widths of groups larger than it are multiples of it, or of the number that ``multiples`` has for
+    the group. ``min_width``: positions that every group
     keeps at least. ``exclude``: patterns of groups left alone. ``ratios``: pattern -> share to remove of these groups,
     whatever the budget; later patterns override earlier ones, and ``shares``, the same by leaf, all of them.
     ``units``: only groups of these roles are cut (all, if empty), each with a ratio of its own, which the ratio of a
@@ -88,6 +92,7 @@ class Constraints:
     units: Mapping[str, Unit] = field(default_factory=dict)
     normalizer: str = "max"
     max_ratio: float = MAX_RATIO
+    multiples: Mapping[Leaf, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.scope not in ("auto", "local", "global"):
@@ -110,6 +115,7 @@ def choose(
     constraints: Constraints | None = None,
     cost: CostModel | None = None,
     curves: Curves | None = None,
+    prediction: Prediction | None = None,
 ) -> Selection:
     """The selection that meets ``budget`` with as few positions removed as possible.
 
@@ -121,13 +127,14 @@ def choose(
         constraints: what else to respect.
         cost: the cost model, for targets; made without sizes of symbolic dimensions if absent.
         curves: what each group loses, as measured; with them the scope is global.
+        prediction: the latency by extents, for a target of it. One out of reach is come as near to as can be.
 
     Raises:
         TargetError: there is nothing to cut, or a target is out of reach.
         UsageError: a pattern matches nothing, a role does not occur, or curves are of another network.
     """
     constraints, cost = constraints or Constraints(), cost or CostModel(structure)
-    return _Choice(structure, scores, budget, constraints, cost, curves).selection()
+    return _Choice(structure, scores, budget, constraints, cost, curves, prediction).selection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,20 +177,22 @@ class _Choice:
         constraints: Constraints,
         cost: CostModel,
         curves: Curves | None,
+        prediction: Prediction | None,
     ) -> None:
         self.structure, self.budget, self.constraints, self.cost = structure, budget, constraints, cost
         self.curves = curves
         if curves is not None:
             curves.check(structure)
-            if constraints.scope == "local":
-                raise UsageError("scope local gives each group the same share, and curves each its own: leave one out")
+        if constraints.scope == "local" and (curves is not None or budget.latency is not None):
+            what = "a latency" if curves is None else "curves"
+            raise UsageError(f"scope local gives each group the same share, and {what} each its own: leave one out")
         natural: Scope = "local" if budget.ratio is not None and curves is None else "global"
         self.scope = natural if constraints.scope == "auto" else constraints.scope
         self.additive = Normalizer(constraints.normalizer).losses and self.scope == "global"
         self.positions = Positions(structure)
         self.scores = self.positions.join(normalize(scores, constraints.normalizer, cost))
         self.leaves = list(self.positions.first)
-        self.spending = Spending(budget, cost, self.leaves)
+        self.spending = Spending(budget, cost, self.leaves, prediction)
         self.sizes = np.array([group.size for group in structure.groups], np.intp)
         self.owner = np.repeat(np.arange(len(self.leaves)), self.sizes)
         self.units = self._units()
@@ -275,7 +284,8 @@ class _Choice:
         return blocks[np.lexsort((blocks.start, blocks.unit, blocks.key))]
 
     def _borders(self, unit: _Unit) -> Indices:
-        step = self.constraints.round_to
+        multiples = self.constraints.multiples
+        step = max(multiples.get(group.leaf, self.constraints.round_to) for group in unit.groups)
         if step == 1 or unit.size <= step:
             return np.arange(len(unit.order) + 1)
         widths = np.arange(unit.size // step, 0, -1) * step
@@ -287,8 +297,8 @@ class _Choice:
 
     def selection(self) -> Selection:
         """What is kept."""
-        if self.curves is not None or self.additive:
-            chosen = self._by_losses()
+        if self.curves is not None or self.additive or self.budget.latency is not None:
+            chosen = self._by_losses(*self._losses())
         elif self.budget.ratio is not None:
             chosen = self.ranking[: self._by_ratio(self.budget.ratio)]
         else:
@@ -382,29 +392,38 @@ class _Choice:
                 closed.add(unit)
         return blocks[kept]
 
-    def _by_losses(self) -> _Blocks:
-        """The allocation of least loss, as measured or as scored, that meets the budget."""
-        units = [index for index, unit in enumerate(self.units) if unit.ratio is None]
-        borders = [self._borders(self.units[index]) for index in units]
-        losses = [np.zeros(len(own)) for own in borders]
+    def _losses(self) -> tuple[list[Indices], list[Numbers]]:
+        """Where each free unit can be cut, and what is lost there: as measured, as scored, or both."""
+        free = self._free()
+        borders = [self._borders(unit) for unit in free]
         if self.curves is not None:
-            curves = [self.curves.of(self.units[index].groups) for index in units]
-            shares = [own / self.units[index].size for index, own in zip(units, borders, strict=True)]
+            curves = [self.curves.of(unit.groups) for unit in free]
             ends = [0.0 if curve is None else max(curve.removed) for curve in curves]
-            known = [own <= end + _EPSILON for own, end in zip(shares, ends, strict=True)]
-            borders = [own[which] for own, which in zip(borders, known, strict=True)]
-            shares = [own[which] for own, which in zip(shares, known, strict=True)]
-            losses = [
-                np.zeros(len(own)) if curve is None else curve.at(own)
-                for curve, own in zip(curves, shares, strict=True)
+            borders = [
+                own[own / unit.size <= end + _EPSILON] for unit, own, end in zip(free, borders, ends, strict=True)
             ]
-        if self.additive:
-            scored = [
-                np.concatenate([[0.0], np.cumsum(np.maximum(self.scores[self.units[index].order], 0.0))])[own]
-                for index, own in zip(units, borders, strict=True)
+            measured = [
+                np.zeros(len(own)) if curve is None else curve.at(own / unit.size)
+                for unit, own, curve in zip(free, borders, curves, strict=True)
             ]
-            pairs = zip(_relative(losses), _relative(scored), strict=True)
-            losses = scored if self.curves is None else [first + second for first, second in pairs]
+            if not self.additive:
+                return borders, measured
+        scored = [
+            np.concatenate([[0.0], np.cumsum(np.maximum(self.scores[unit.order], 0.0))])[own]
+            for unit, own in zip(free, borders, strict=True)
+        ]
+        if self.curves is None:
+            return borders, scored
+        pairs = zip(_relative(measured), _relative(scored), strict=True)
+        return borders, [first + second for first, second in pairs]
+
+    def _free(self) -> list[_Unit]:
+        """The units that no ratio of their own decides on."""
+        return [unit for unit in self.units if unit.ratio is None]
+
+    def _by_losses(self, borders: Sequence[Indices], losses: Sequence[Numbers]) -> _Blocks:
+        """The allocation of least loss that meets the budget; ``losses`` are those at ``borders`` of the free units."""
+        units = [index for index, unit in enumerate(self.units) if unit.ratio is None]
 
         def blocks(counts: Sequence[int]) -> _Blocks:
             stops = np.array([own[count] for own, count in zip(borders, counts, strict=True)], np.intp)
@@ -419,6 +438,7 @@ class _Choice:
 
         free = sum(self.units[index].size for index in units)
         spending = self.spending.of_positions(int(start.sum()), free)
+        spending.come_near(widths([len(own) - 1 for own in borders]))
         counts = allocate(losses, lambda c: spending.meets(widths(c)), lambda c: spending.pressure(widths(c)))
         if counts is None:
             least = widths([len(own) - 1 for own in borders])

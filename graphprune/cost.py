@@ -39,13 +39,14 @@ class Counts:
     """Parameters (elements of the weights that count), multiply-accumulates, and bytes of everything stored.
 
     ``peak``, the most bytes of activations alive at once (:mod:`graphprune.activations`), is counted where it is asked
-    for.
+    for, and so are the nanoseconds of ``latency`` that tables predict (:mod:`graphprune.pace`).
     """
 
     params: int
     macs: int
     bytes: int
     peak: int | None = field(default=None, compare=False)
+    latency: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ class CostModel:
         for group in structure.groups:
             self._slots[group.leaf] = len(self._full)
             self._full.append(group.size)
+        self.basic = len(self._full)
+        """Slots below this are groups, in their order; the extents of the others follow from those."""
         self._steps: list[_Step] = []
         self._known: dict[int, int | Term] = {}
         self._axes: list[Axis] = []  # keeps the objects alive whose ids are keys of _known
@@ -144,6 +147,13 @@ class CostModel:
             parts = [extents[part] for part in step.parts]
             extents[step.slot] = step.constant + sum(parts) if step.adds else step.constant * math.prod(parts)
         return extents
+
+    def parts(self, slot: int) -> frozenset[int]:
+        """The slots of groups that an extent follows from; a group's own is itself."""
+        if slot < self.basic:
+            return frozenset([slot])
+        step = next(step for step in self._steps if step.slot == slot)
+        return frozenset().union(*(self.parts(part) for part in step.parts))
 
     def number(self, size: Size) -> int:
         """A size as a number."""

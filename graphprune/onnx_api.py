@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import onnx
 import onnx_ir as ir
@@ -24,6 +24,8 @@ from graphprune.frontends.onnx_write import save
 from graphprune.frontends.program import program_of
 from graphprune.ledger import ceiling, ledger
 from graphprune.outcome import Figures, compared, group_count, plan_of
+from graphprune.pace import Pace
+from graphprune.passes.paced import PACE
 from graphprune.passes.verify import Verify
 from graphprune.plan import Plan
 from graphprune.proof import Incomparable, Verification, disagreement
@@ -33,9 +35,13 @@ from graphprune.recovered import recovers, take_weights
 from graphprune.result import Change, Inspection, PruneResult
 from graphprune.sample_inputs import random_inputs
 
-__all__ = ["PathLike", "Source", "inspect_model", "prune_model", "verify_model"]
+if TYPE_CHECKING:
+    from graphprune.backends.measure import Comparison
+
+__all__ = ["Gate", "PathLike", "Source", "inspect_model", "prune_model", "verify_model"]
 
 PathLike: TypeAlias = str | os.PathLike[str]
+Gate: TypeAlias = Callable[[ir.Model, ir.Model], "Comparison"]
 Source: TypeAlias = PathLike | ir.Model | onnx.ModelProto
 
 
@@ -50,8 +56,13 @@ def prune_model(
     plan_path: PathLike | None,
     progress: Progress | None,
     data: Mapping[str, object] | None = None,
+    gate: Gate | None = None,
 ) -> PruneResult:
-    """Run ``steps`` on a model; see :func:`graphprune.prune`. ``data`` is what passes find in their context."""
+    """Run ``steps`` on a model; see :func:`graphprune.prune`. ``data`` is what passes find in their context.
+
+    ``gate`` is given the model as it was read and the slim one before that is written, and raises where it is not fast
+    enough.
+    """
     if output is not None and plan_path is not None and Path(output).resolve() == Path(plan_path).resolve():
         raise UsageError(f"{output}: the plan would replace the slim model; name another file for one of them")
     clock = Clock(progress)
@@ -84,6 +95,14 @@ def prune_model(
     names = [value.name or "" for value in loaded.graph.outputs]
     with clock("compare"):
         evaluation, cautions = compared(loaded, work, context, seed, names)
+    speed = None
+    if gate is not None and context.decisions:
+        with clock("gate"):
+            try:
+                speed = gate(loaded, work)
+            except GraphpruneError as error:
+                error.details = {**before.details(), "seconds": clock.seconds, **_measured(context), **error.details}
+                raise
     plan = plan_of(context, mark, steps)
     if plan_path is not None and plan is None:
         raise UsageError("no plan can say what this pipeline did: it changed more than a first cut leaves to say")
@@ -110,9 +129,21 @@ def prune_model(
         undeclared=before.undeclared,
         notes=(*(note for _, report in context.reports for note in report.notes), *context.notes, *cautions, *unseen),
         evaluation=evaluation,
+        pace=_pace(context),
+        speed=speed,
         seconds=clock.seconds,
         output=None if output is None else Path(output),
     )
+
+
+def _pace(context: passes.Context) -> Pace | None:
+    found = context.data.get(PACE)
+    return found if isinstance(found, Pace) else None
+
+
+def _measured(context: passes.Context) -> dict[str, object]:
+    found = _pace(context)
+    return {} if found is None else {"latency": found.to_dict()}
 
 
 def _check_agreement(loaded: ir.Model, work: ir.Model, context: passes.Context, seed: int) -> tuple[str, ...]:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from graphprune.cost import Counts
 from graphprune.frontends.program import Host
 from graphprune.ledger import Ceiling, LedgerEntry
+from graphprune.pace import Pace
 from graphprune.plan import Plan
 from graphprune.structure import Structure
 
 if TYPE_CHECKING:
+    from graphprune.backends.measure import Comparison
     from graphprune.calibration.evaluate import Evaluation
 
 __all__ = ["Change", "GroupCount", "Inspection", "PruneResult"]
@@ -46,6 +48,8 @@ class PruneResult:
     ``max_error`` is the largest difference that the proof saw, relative to the scale of the output; ``lossless`` tells
     that nothing but dead weight went, so that the original itself was compared. ``seconds`` are
     wall-clock times by stage. ``evaluation`` compares the slim model with the dense one on data, where there were any.
+    ``pace`` says how a latency that was asked for was met, ``speed`` how much faster than the dense model the slim one
+    was measured to be, where that was asked.
     """
 
     status: Literal["pruned", "unchanged"]
@@ -65,6 +69,16 @@ class PruneResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     output: Path | None = None
     evaluation: Evaluation | None = None
+    pace: Pace | None = None
+    speed: Comparison | None = None
+
+    @property
+    def latency(self) -> dict[str, Any] | None:
+        """What was measured of the latency, as JSON types; None where nothing was."""
+        if self.pace is None and self.speed is None:
+            return None
+        found = {} if self.pace is None else self.pace.to_dict()
+        return {**found, "comparison": None if self.speed is None else self.speed.to_dict()}
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON types; the model and the plan are left out."""
@@ -84,6 +98,7 @@ class PruneResult:
             "notes": list(self.notes),
             "seconds": {stage: round(spent, 4) for stage, spent in self.seconds.items()},
             "output": None if self.output is None else str(self.output),
+            "latency": self.latency,
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
         }
 

@@ -7,7 +7,7 @@ from graphprune.passes.canonicalize import Canonicalize, canonicalize
 from graphprune.passes.compensate import Compensate
 from graphprune.passes.depth import Depth
 from graphprune.passes.eliminate_dead_nodes import EliminateDeadNodes
-from graphprune.passes.interop import AsIrPass, FromIrPass
+from graphprune.passes.interop import AsIrPass, FromIrPass, PruneIrPass
 from graphprune.passes.lossless import Lossless
 from graphprune.passes.merge import Merge
 from graphprune.passes.merge_clones import MergeClones
@@ -33,6 +33,7 @@ __all__ = [
     "MovementToGather",
     "Pass",
     "Prune",
+    "PruneIrPass",
     "Recalibrate",
     "Report",
     "SetTraining",

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 
 from graphprune.errors import UsageError
-from graphprune.passes.base import Context, Pass, Report
+from graphprune.passes.base import Context, Pass, Report, run_passes
+from graphprune.passes.canonicalize import Canonicalize
+from graphprune.passes.eliminate_dead_nodes import EliminateDeadNodes
+from graphprune.passes.merge_clones import MergeClones
+from graphprune.passes.prune import Prune
+from graphprune.passes.verify import Verify
 
-__all__ = ["AsIrPass", "FromIrPass"]
+__all__ = ["AsIrPass", "FromIrPass", "PruneIrPass"]
 
 
 class AsIrPass(ir.passes.InPlacePass):
@@ -29,6 +35,31 @@ class AsIrPass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run our pass on ``model``."""
         return ir.passes.PassResult(model, self.step(model, self.context).modified)
+
+
+class PruneIrPass(ir.passes.InPlacePass):
+    """Pruning as one ``onnx_ir`` pass: what :class:`~graphprune.passes.prune.Prune` removes is gone, and proven.
+
+    ``Sequential(PruneIrPass(macs="50%"), ...)``; the options are those of ``Prune``, and ``verify`` says whether the
+    slim model must be shown to compute what the masked one does. ``context`` holds the decision after a call.
+    """
+
+    def __init__(self, *, verify: bool = True, context: Context | None = None, **options: Any) -> None:
+        super().__init__()
+        self.steps: list[Pass] = [Canonicalize(), Prune(**options)]
+        self.steps += [Verify()] if verify else []
+        self.steps += [EliminateDeadNodes(), MergeClones()]
+        self.context = context
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Prune ``model``.
+
+        Raises what :func:`graphprune.prune` raises, wrapped by ``onnx_ir``; the model is then no longer what it was.
+        """
+        self.context = Context() if self.context is None else self.context
+        before = len(self.context.reports)
+        run_passes(model, self.steps, self.context)
+        return ir.passes.PassResult(model, any(report.modified for _, report in self.context.reports[before:]))
 
 
 @dataclass(frozen=True)

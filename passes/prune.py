@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from graphprune.budget import Budget, parse_amount
+from graphprune.budget import Budget, parse_amount, parse_latency
 from graphprune.choose import MAX_RATIO, Constraints, choose
 from graphprune.cost import CostModel
 from graphprune.curves import Curves
 from graphprune.errors import TargetError, UsageError
 from graphprune.frontends.program import Host, program_of
+from graphprune.pace import STOPWATCH
 from graphprune.passes.base import Context, Decision, Pass, Report, register
 from graphprune.passes.gather import evidence_for
+from graphprune.passes.paced import Chooser, rounded, stopwatch_of
 from graphprune.score import criterion
 from graphprune.score.base import FUNCTION
 from graphprune.selection import Selection
@@ -30,14 +33,15 @@ class Prune(Pass):
     """Remove the positions that matter least.
 
     ``ratio`` is the share of positions to remove; ``macs``, ``params``, ``bytes`` and ``peak`` (bytes of activations
-    alive at once) are what to keep instead, as ``50%`` or ``2.0G``. With ``scope`` local each group loses the same
-    share, with global groups compete; auto is local for a ratio and global for a target. ``normalize`` says how the
-    scores of groups that compete are made comparable (:mod:`graphprune.score.normalize`), ``max_ratio`` what a group
-    loses at most by competing; with measured ``curves`` (or a file of them) these say how much of each group goes,
-    instead of the scores (:mod:`graphprune.curves`). ``group`` holds ``pattern=ratio`` pairs, each another ratio for
-    the groups it matches. ``units`` names the roles whose groups are cut, ``head`` or ``head=0.25`` or
-    ``ffn=0.5:min=64``, each with a ratio and bounds of its own. ``criterion`` ``function`` is the one in
-    ``context.data["criterion"]``.
+    alive at once) are what to keep instead, as ``50%`` or ``2.0G``; ``latency``, as ``50%`` or ``8ms``, is measured by
+    the stopwatch in ``context.data`` (:mod:`graphprune.pace`), and so is what ``round_to`` ``auto`` means. With
+    ``scope`` local each group loses the same share, with global groups compete; auto is local for a ratio and global
+    for a target. ``normalize`` says how the scores of groups that compete are made comparable
+    (:mod:`graphprune.score.normalize`), ``max_ratio`` what a group loses at most by competing; with measured ``curves``
+    (or a file of them) these say how much of each group goes, instead of the scores (:mod:`graphprune.curves`).
+    ``group`` holds ``pattern=ratio`` pairs, each another ratio for the groups it matches. ``units`` names the roles
+    whose groups are cut, ``head`` or ``head=0.25`` or ``ffn=0.5:min=64``, each with a ratio and bounds of its own.
+    ``criterion`` ``function`` is the one in ``context.data["criterion"]``.
     """
 
     ratio: float | None = None
@@ -45,11 +49,12 @@ class Prune(Pass):
     params: str | None = None
     bytes: str | None = None
     peak: str | None = None
+    latency: str | None = None
     criterion: str = "l1"
     scope: Literal["auto", "local", "global"] = "auto"
     normalize: str = "max"
     max_ratio: float = MAX_RATIO
-    round_to: int = 1
+    round_to: int | Literal["auto"] = 1
     min_width: int = 1
     exclude: tuple[str, ...] = ()
     group: tuple[str, ...] = ()
@@ -77,8 +82,22 @@ class Prune(Pass):
             cost = CostModel(structure, program.sizes(context.dims))
         with clock("score"):
             scores = judge.score(evidence_for(judge, model, structure, context, self.seed))
-        with clock("choose"):
-            selection = choose(structure, scores, budget, constraints, cost, curves)
+        rounding = None
+        measured = budget.ratio is not None and STOPWATCH in context.data  # what is kept of a target is a promise
+        if self.round_to == "auto" or budget.latency is not None or measured:
+            stopwatch = stopwatch_of(context)
+            rounding = functools.partial(stopwatch.rounding, model, structure, cost)
+        if self.round_to == "auto":
+            assert rounding is not None
+            with clock("probe"):
+                constraints, rounding = rounded(constraints, rounding(), context), None
+        chooser = Chooser(model, context, structure, cost, scores, budget, constraints, curves, rounding)
+        if budget.latency is not None:
+            selection = chooser.selection()
+        else:
+            with clock("choose"):
+                selection = choose(structure, scores, budget, constraints, cost, curves)
+            selection = chooser.padded(selection) if measured else selection
         groups = sum(selection.cuts(group.leaf) for group in structure.groups)
         if not groups and (self.ratio is None or self.ratio > 0):
             raise TargetError(_too_little(structure, budget))
@@ -87,7 +106,7 @@ class Prune(Pass):
         return Report(bool(groups), {"groups cut": groups})
 
     def _budget(self) -> Budget:
-        if self.ratio is None and not (self.macs or self.params or self.bytes or self.peak):
+        if self.ratio is None and not any(getattr(self, name) for name in (*_TARGETS, "latency")):
             units = parse_units(self.units)
             given = [name for name, unit in units.items() if unit.ratio is not None]
             for name, unit in units.items():
@@ -96,7 +115,8 @@ class Prune(Pass):
             if given or self.group:
                 return Budget(ratio=0.0)  # only the groups that patterns and units name
         amounts = {name: parse_amount(text) for name in _TARGETS if (text := getattr(self, name))}
-        return Budget(ratio=self.ratio, **amounts)
+        latency = parse_latency(self.latency) if self.latency else None
+        return Budget(ratio=self.ratio, latency=latency, **amounts)
 
     def _constraints(self) -> Constraints:
         ratios: dict[str, float] = {}
@@ -110,7 +130,7 @@ class Prune(Pass):
                 raise UsageError(f"group '{entry}' is not PATTERN=RATIO")
         return Constraints(
             scope=self.scope,
-            round_to=self.round_to,
+            round_to=1 if self.round_to == "auto" else self.round_to,
             min_width=self.min_width,
             exclude=self.exclude,
             ratios=ratios,

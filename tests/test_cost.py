@@ -7,16 +7,19 @@ import numpy as np
 import onnx
 import pytest
 from analysed import Analysed, analyse
+from onnx_models import parse
 from random_graphs import random_model
 
 from graphprune.budget import Budget
 from graphprune.choose import choose
 from graphprune.cost import CostModel, Counts
+from graphprune.frontends.onnx_reader import read
 from graphprune.frontends.onnx_sizes import concrete_sizes
 from graphprune.frontends.onnx_slice import slice_model
 from graphprune.ledger import ceiling, ledger
 from graphprune.models import reference
 from graphprune.models.reference.builder import GraphBuilder
+from graphprune.passes import canonicalize
 from graphprune.selection import Selection
 
 
@@ -209,3 +212,21 @@ def test_the_ledger_names_the_operator_and_not_the_kernel() -> None:
     entry = ledger(analyse(b.model()).cost)[0]
     assert entry.op == "onnx.ArgMax"
     assert entry.share == 1
+
+
+def test_extents_are_traced_to_groups() -> None:
+    model = parse(
+        "g (float[1, 2, 4, 4] x) => (float[1, 3, 4, 4] y) {"
+        " a = Conv(x, u)\n b = Conv(x, v)\n c = Concat<axis=1>(a, b)\n y = Conv(c, w) }",
+        u=np.ones((4, 2, 1, 1), np.float32),
+        v=np.ones((6, 2, 1, 1), np.float32),
+        w=np.ones((3, 10, 1, 1), np.float32),
+    )
+    canonicalize(model)
+    structure = read(model)
+    cost = CostModel(structure)
+    (joined,) = cost.term([structure.axis("w", 1)]).slots
+    assert joined >= cost.basic
+    assert cost.parts(joined) == {0, 1}
+    assert cost.parts(1) == {1}
+    assert cost.extents({structure.groups[0].leaf: 1})[joined] == 7

@@ -43,8 +43,13 @@ CompensateName = Annotated[
     ),
 ]
 RoundTo = Annotated[
-    int | None,
-    typer.Option("--round-to", metavar="N", min=1, help="Keep multiples of N.", rich_help_panel=CHOICE),
+    str | None,
+    typer.Option(
+        "--round-to",
+        metavar="N",
+        help="Keep multiples of N; auto: of what suits the machine, which is measured.",
+        rich_help_panel=CHOICE,
+    ),
 ]
 MinWidth = Annotated[
     int | None,

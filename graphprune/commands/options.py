@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +24,7 @@ __all__ = [
     "check_outputs",
     "parse_dims",
     "parse_ratios",
+    "parse_round_to",
     "parse_share",
 ]
 
@@ -82,6 +83,19 @@ def parse_share(text: str, option: str) -> float:
     if not 0 <= share <= 1:
         raise UsageError(f"{option}: '{text}' is not a share between 0 and 1 (0.5) or 0% and 100% (50%)")
     return share
+
+
+def parse_round_to(text: str | None) -> int | Literal["auto"] | None:
+    """A multiple, or ``auto``.
+
+    >>> parse_round_to("8"), parse_round_to("auto"), parse_round_to(None)
+    (8, 'auto', None)
+    """
+    if text is None or text == "auto":
+        return text  # type: ignore[return-value]
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--round-to: '{text}' is neither auto nor a whole number of at least 1")
+    return int(text)
 
 
 def parse_ratios(texts: Iterable[str] | None) -> dict[str, float]:

@@ -30,6 +30,14 @@ from graphprune.commands.choice_options import (
     RoundTo,
     UnitNames,
 )
+from graphprune.commands.latency_options import (
+    AllowSlower,
+    BackendName,
+    GateOption,
+    MeasureSeconds,
+    TargetName,
+    Threads,
+)
 from graphprune.commands.options import (
     Debug,
     Dims,
@@ -41,6 +49,7 @@ from graphprune.commands.options import (
     check_outputs,
     parse_dims,
     parse_ratios,
+    parse_round_to,
     parse_share,
 )
 from graphprune.commands.result import show_result, write_report
@@ -90,6 +99,15 @@ def command(
             "--peak",
             metavar="X",
             help="Bytes of activations alive at once to end at: 50% or 8MiB.",
+            rich_help_panel=BUDGET,
+        ),
+    ] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option(
+            "--latency",
+            metavar="X",
+            help="Measured latency to end at: 50% of the dense model's, or 8ms.",
             rich_help_panel=BUDGET,
         ),
     ] = None,
@@ -155,6 +173,12 @@ def command(
     labels: Labels = None,
     preprocess: Preprocess = None,
     metric: MetricName = None,
+    backend: BackendName = "ort",
+    target: TargetName = "cpu",
+    threads: Threads = None,
+    measure_seconds: MeasureSeconds = None,
+    gate: GateOption = None,
+    allow_slower: AllowSlower = False,
     pipeline: Annotated[
         str | None,
         typer.Option("--pipeline", "-p", metavar="PASSES", help="Passes to run, as 'lossless, prune{ratio=0.5}'."),
@@ -177,12 +201,12 @@ def command(
 
     What matters least goes, with all that is coupled with it; the slim model must equal the masked original.
     """
-    targets = {"--macs": macs, "--params": params, "--bytes": bytes_, "--peak": peak}
+    targets = {"--macs": macs, "--params": params, "--bytes": bytes_, "--peak": peak, "--latency": latency}
     named = [option for option, value in targets.items() if value is not None]
     if ratio is not None and named:
         raise UsageError(f"--ratio and {named[0]} exclude each other: give one of them")
     if ratio is None and not named and pipeline is None and not group and not any("=" in text for text in units or ()):
-        raise UsageError("how much? Give --ratio, --macs, --params, --bytes or --peak, or a --pipeline")
+        raise UsageError("how much? Give --ratio, --macs, --params, --bytes, --peak or --latency, or a --pipeline")
     if output is None and not dry_run:
         raise UsageError("where to? Give --output OUT, or --dry-run to write nothing")
     if recipe == "no-data" and calib is None and preprocess is not None:
@@ -207,6 +231,7 @@ def command(
             params=params,
             bytes=bytes_,
             peak=peak,
+            latency=latency,
             recipe=recipe,  # type: ignore[arg-type]
             criterion=criterion,
             compensate=compensate,  # type: ignore[arg-type]
@@ -217,7 +242,7 @@ def command(
             normalize=normalize,
             curves=curves,
             max_ratio=MAX_RATIO if max_ratio is None else parse_share(max_ratio, "--max-ratio"),
-            round_to=round_to,
+            round_to=parse_round_to(round_to),
             exclude=tuple(exclude or ()),
             per_group=parse_ratios(group),
             min_width=min_width,
@@ -227,6 +252,12 @@ def command(
             pipeline=pipeline,
             plan_path=plan,
             verify=not no_verify,
+            backend=backend,
+            target=target,
+            threads=threads,
+            measure_seconds=measure_seconds,
+            gate=gate,
+            allow_slower=allow_slower,
             progress=progress,
         )
     document = result.to_dict()

@@ -17,7 +17,7 @@ __all__ = ["RESULT_FIELDS", "show_result", "write_report"]
 
 RESULT_FIELDS = (
     *("params", "macs", "bytes", "peak", "groups", "ceiling", "verified", "max_error", "undeclared", "notes"),
-    *("seconds", "output", "evaluation"),
+    *("seconds", "output", "evaluation", "latency"),
 )
 """What the document of a result has beside its status; null in a refusal where it is not known."""
 
@@ -43,6 +43,8 @@ def show_result(terminal: Terminal, result: PruneResult, source: str) -> None:
         terminal.print("not verified")
     for line in result.evaluation.lines if result.evaluation is not None else ():
         terminal.print(line)
+    if result.speed is not None:
+        terminal.print(f"against the dense model: {result.speed.text}")
     for note in result.notes:
         terminal.print(f"note: {note}")
     spent = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in result.seconds.items() if seconds >= 0.005)

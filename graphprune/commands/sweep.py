@@ -28,7 +28,17 @@ from graphprune.commands.choice_options import (
     RoundTo,
     UnitNames,
 )
-from graphprune.commands.options import Debug, Dims, Json, NoVerify, Quiet, Seed, parse_dims, parse_share
+from graphprune.commands.options import (
+    Debug,
+    Dims,
+    Json,
+    NoVerify,
+    Quiet,
+    Seed,
+    parse_dims,
+    parse_round_to,
+    parse_share,
+)
 from graphprune.commands.sources import AnyModel, Input, given
 from graphprune.commands.terminal import Terminal
 from graphprune.errors import UsageError
@@ -108,7 +118,7 @@ def command(
         "recipe": recipe,
         "criterion": criterion,
         "compensate": compensate,
-        "round_to": round_to,
+        "round_to": parse_round_to(round_to),
         "min_width": min_width,
         "exclude": tuple(exclude or ()) or None,
         "units": ",".join(units or ()) or None,

@@ -31,6 +31,13 @@ def test_the_shipped_network_has_what_pruning_must_handle() -> None:
     assert 60_000 < parameters < 100_000
 
 
+def test_the_shipped_network_has_no_weights_whose_products_are_subnormal() -> None:
+    # A dead channel is exactly dead: what lies between 0 and 1e-12 would only distort how long the network takes.
+    for tensor in onnx.load(digits_path()).graph.initializer:
+        values = np.abs(onnx.numpy_helper.to_array(tensor))
+        assert values[values > 0].min(initial=1.0) >= 1e-12, tensor.name
+
+
 def test_wrong_labels_score_low() -> None:
     test = digits_test()
     assert accuracy(digits_path(), Labelled(test.inputs, (test.labels + 1) % 10)) < 0.05

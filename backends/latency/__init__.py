@@ -1,0 +1,1 @@
+"""How long a program takes, predicted from tables of its operators that are measured where it will run."""

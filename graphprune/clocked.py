@@ -1,0 +1,64 @@
+"""Where the latency of a call is measured: the stopwatch that its passes find, and the gate at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from graphprune.clock import Progress
+from graphprune.errors import SlowerError
+from graphprune.onnx_api import Gate
+from graphprune.pace import STOPWATCH
+from graphprune.passes.base import Pass
+from graphprune.passes.prune import Prune
+
+if TYPE_CHECKING:
+    from graphprune.backends.measure import Comparison
+
+__all__ = ["Clocked"]
+
+
+@dataclass(frozen=True)
+class Clocked:
+    """A backend, a target and threads; ``seconds`` are for measuring operators, ``dims`` sizes of open dimensions."""
+
+    backend: str
+    target: str
+    threads: int | None
+    dims: Mapping[str, int] | None
+    seed: int
+    seconds: float | None
+    progress: Progress | None
+
+    def data(self, steps: Sequence[Pass], gated: bool) -> dict[str, object]:
+        """The stopwatch for a context, if any of ``steps`` needs it; ``gated`` says that the result must be faster."""
+        cuts = [step for step in steps if isinstance(step, Prune)]
+        asked = any(step.latency or step.round_to == "auto" for step in cuts)
+        if not asked and not (gated and any(step.ratio is not None for step in cuts)):
+            return {}
+        from graphprune.backends.latency.stopwatch import SECONDS, LatencyStopwatch
+
+        seconds = SECONDS if self.seconds is None else self.seconds
+        return {
+            STOPWATCH: LatencyStopwatch(
+                self.backend, self.target, self.threads, seconds=seconds, dims=self.dims, progress=self.progress
+            )
+        }
+
+    def gate(self, allow_slower: bool) -> Gate:
+        """What lets only faster models pass; with ``allow_slower`` it measures and lets all pass."""
+        from graphprune.backends.gate import faster
+        from graphprune.backends.latency.inputs import typical_inputs
+
+        def measured(dense: ir.Model, slim: ir.Model) -> Comparison:
+            options: dict[str, Any] = {"backend": self.backend, "target": self.target, "threads": self.threads}
+            feeds = typical_inputs(dense, self.dims, self.seed)
+            try:
+                return faster(dense, slim, feeds, pin=True, allow_slower=allow_slower, **options)
+            except SlowerError as error:
+                raise SlowerError(f"{error} (--allow-slower); nothing was written", error.details) from None
+
+        return measured
