@@ -17,7 +17,7 @@ from graphprune.backends.registry import load, usable
 from graphprune.errors import ModelError, UsageError
 from graphprune.sample_inputs import Inputs, inputs_that_run
 
-__all__ = ["Race", "measure_alone", "opened", "race"]
+__all__ = ["Race", "measure_alone", "opened", "race", "require_here"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ def race(
         UsageError: the backend or target is not here, or an option makes no sense.
     """
     with pinned(threads if pin else None) as processors:
-        executables = tuple(opened(path, backend, target, threads=threads, **options) for path in models)
+        executables = tuple(opened(path, backend, target, threads=threads, dims=dims, **options) for path in models)
+        for executable in executables:
+            require_here(executable)
         used = _threads(executables)
         feeds: list[Inputs] = []
         for executable in executables:
@@ -72,10 +74,25 @@ def race(
 
 
 def opened(path: str | os.PathLike[str], backend: str, target: str, **options: Any) -> Executable:
-    """The executable of an artifact, or of a model that is compiled as it is stored."""
+    """The executable of an artifact, or of a model; ONNX Runtime gets models as they are stored.
+
+    Options that are None are left to the backend.
+    """
     if Path(path).is_dir():
-        return load(path, threads=options.get("threads"))
-    return usable(backend).compile(path, target, **{"optimize": "none", **options})
+        return load(path, threads=options.get("threads"), rpc=options.get("rpc"))
+    found = usable(backend)
+    given = {name: value for name, value in options.items() if value is not None}
+    return found.compile(path, target, **({"optimize": "none"} if found.name == "onnxruntime" else {}), **given)
+
+
+def require_here(executable: Executable) -> None:
+    """Refuse what cannot run on this machine.
+
+    Raises:
+        UsageError: it cannot; says what would help.
+    """
+    if executable.obstacle:
+        raise UsageError(f"{executable.name} cannot run here: {executable.obstacle}")
 
 
 def measure_alone(
@@ -91,6 +108,7 @@ def measure_alone(
 
     It is pinned where it has one thread, which is the caller's; others have been started before.
     """
+    require_here(executable)
     feed = _feed(executable, inputs, False, dims, seed)
     with pinned(1 if executable.threads == 1 else None) as processors:
         return measured(
@@ -136,4 +154,5 @@ def _feed(
                 raise ModelError(f"{executable.name}: does not run on the given inputs: {line}") from error
         else:
             return dict(inputs)
-    return inputs_that_run(lambda feed: executable.prepare(feed)(), input_specs_of(executable), seed, dims)
+    left = {name: size for name, size in (dims or {}).items() if name not in executable.fixed}
+    return inputs_that_run(lambda feed: executable.prepare(feed)(), input_specs_of(executable), seed, left)
