@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnx_ir as ir
 
 from graphprune.backends.base import TensorSpec
@@ -22,11 +24,23 @@ from graphprune.errors import ModelError, UsageError
 from graphprune.frontends.onnx_walk import nodes
 from graphprune.sample_inputs import Inputs, input_shapes, input_specs
 
-__all__ = ["ELSEWHERE", "Imported", "from_onnx", "local_values", "onnx_specs", "refusal", "required_dims"]
+__all__ = [
+    "ELSEWHERE",
+    "Imported",
+    "from_onnx",
+    "leave_blocks",
+    "local_values",
+    "onnx_specs",
+    "refusal",
+    "required_dims",
+]
 
 ELSEWHERE = "--backend ort compiles it"
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 """Where TVM's front end takes operators from; it looks at their names alone."""
+
+OPSET = 13
+"""The oldest version of ONNX's operators that the front end reads without gaps: slices of before lack their steps."""
 
 IN_PLACE = frozenset({"Constant", "If"})
 """Operators that the front end reads without an entry in its table."""
@@ -64,13 +78,14 @@ def from_onnx(program: Any, name: str, dims: Mapping[str, int] | None) -> Import
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.onnx"
         save_optimized(model, path, "basic")
-        proto = onnx.load(path)
+        proto = _modern(onnx.load(path))
     _check_operators(proto, name)
     tvm = library()
     try:
         with quiet():
             module = tvm.relax.frontend.onnx.from_onnx(proto, sanitize_input_names=True)
     except Exception as error:  # the front end raises whatever it comes upon
+        leave_blocks(error)
         raise ModelError(refusal(name, error, required_dims(onnx_specs(proto.graph.input, proto)))) from error
     return Imported(
         module,
@@ -89,8 +104,14 @@ def onnx_specs(values: Any, proto: onnx.ModelProto) -> tuple[TensorSpec, ...]:
 
 
 def required_dims(specs: tuple[TensorSpec, ...]) -> tuple[str, ...]:
-    """The symbolic dimensions of inputs, in order."""
-    return tuple(dict.fromkeys(str(dim) for spec in specs for dim in spec.dims if not isinstance(dim, int)))
+    """The symbolic dimensions of inputs in order; one without a name is called by its input and position."""
+    keys = [
+        dim or f"{spec.name}:{position}"
+        for spec in specs
+        for position, dim in enumerate(spec.dims)
+        if not isinstance(dim, int)
+    ]
+    return tuple(dict.fromkeys(map(str, keys)))
 
 
 def refusal(name: str, error: Exception, open_dims: tuple[str, ...] = ()) -> str:
@@ -99,6 +120,26 @@ def refusal(name: str, error: Exception, open_dims: tuple[str, ...] = ()) -> str
     where = f"TVM's front end fails at {place}" if place else "TVM's front end fails"
     sizes = f"give its dimensions sizes (--dims {open_dims[0]}=1), or " if open_dims else ""
     return f"{name}: {where} ({first_line(error)}); {sizes}{ELSEWHERE}"
+
+
+def _modern(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A model in an operator set that the front end knows well, if it is older and can be converted."""
+    opset = max((entry.version for entry in proto.opset_import if entry.domain in DOMAINS[:2]), default=OPSET)
+    if opset >= OPSET:
+        return proto
+    try:
+        return onnx.version_converter.convert_version(proto, OPSET)
+    except Exception:  # the converter lacks operators, and says so in many ways
+        return proto
+
+
+def leave_blocks(error: Exception) -> None:
+    """End what a front end had begun when it failed: TVM writes to the terminal about it otherwise."""
+    for values in local_values(error.__traceback__):
+        builder = getattr(values.get("self"), "bb", None) or getattr(values.get("self"), "block_builder", None)
+        with contextlib.suppress(Exception):  # the last one is no block
+            while builder is not None:
+                builder._end_block()
 
 
 def _check_operators(proto: onnx.ModelProto, name: str) -> None:
@@ -155,12 +196,15 @@ def _set_dims(model: ir.Model, dims: Mapping[str, int]) -> None:
     values = [*model.graph.inputs, *(output for node in nodes(model) for output in node.outputs)]
     for value in values:
         if value.shape is not None:
-            value.shape = ir.Shape([_sized(dim, dims) for dim in value.shape])
+            sizes = [_sized(dim, f"{value.name}:{position}", dims) for position, dim in enumerate(value.shape)]
+            value.shape = ir.Shape(sizes)
 
 
-def _sized(dim: int | ir.SymbolicDim, dims: Mapping[str, int]) -> int | ir.SymbolicDim:
-    if isinstance(dim, int) or not dim.value:
+def _sized(dim: int | ir.SymbolicDim, place: str, dims: Mapping[str, int]) -> int | ir.SymbolicDim:
+    if isinstance(dim, int):
         return dim
+    if not dim.value:
+        return dims.get(place, dim)
     if dim.value in dims:
         return dims[dim.value]
     try:

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from graphprune.backends.base import TensorSpec
 from graphprune.backends.onnxruntime.quiet import quiet
-from graphprune.backends.tvm.importing import ELSEWHERE, Imported, local_values, refusal
+from graphprune.backends.tvm.importing import ELSEWHERE, Imported, leave_blocks, local_values, refusal
 from graphprune.backends.tvm.package import library
 from graphprune.errors import ModelError, UsageError
 from graphprune.frontends.torch_fingerprint import fingerprint
@@ -40,6 +40,7 @@ def from_torch(program: Any, name: str) -> Imported:
         with quiet():
             module = from_exported_program(exported, unwrap_unit_return_tuple=True)
     except Exception as error:  # the front end raises whatever it comes upon
+        leave_blocks(error)
         raise ModelError(_unsupported(name, error) or refusal(name, error)) from error
     signature = exported.graph_signature
     inputs = _specs(exported, signature.user_inputs, name)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import uuid
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +27,10 @@ Arrays = Sequence[np.ndarray[Any, Any]]
 
 SHARED = -3
 """TVM's way of placing threads in which any of them runs on any of the processors that are named."""
+
+
+_sessions: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+_opening = threading.Lock()
 
 
 class Runner(Protocol):
@@ -69,7 +75,7 @@ class Here:
         return run
 
     def _placed(self, inputs: Arrays) -> list[Any]:
-        return [library().runtime.tensor(np.ascontiguousarray(each), self._device) for each in inputs]
+        return [library().runtime.tensor(np.asarray(each, order="C"), self._device) for each in inputs]
 
     def _place_threads(self) -> None:
         """Threads of TVM belong to the calling thread, so that programs with other numbers of them share them."""
@@ -85,7 +91,7 @@ class Remote:
         self._session = connect(address)
         name = f"graphprune-{uuid.uuid4().hex}{path.suffix}"
         try:
-            self._session.upload(str(path), name)
+            self._session.upload(bytearray(path.read_bytes()), name)
             self._device = self._session.device(info.device, 0)
             self._machine = tvm.relax.VirtualMachine(self._session.load_module(name), self._device)
             self._session.remove(name)
@@ -98,7 +104,7 @@ class Remote:
 
     def prepare(self, inputs: Arrays) -> Callable[[], object]:
         tensor, device, vm = library().runtime.tensor, self._device, self._machine
-        vm.set_input("main", *(tensor(np.ascontiguousarray(each), device) for each in inputs))
+        vm.set_input("main", *(tensor(np.asarray(each, order="C"), device) for each in inputs))
 
         def run() -> object:
             vm.invoke_stateful("main")
@@ -109,7 +115,9 @@ class Remote:
 
 
 def connect(address: str) -> Any:
-    """A session with the RPC server at ``HOST:PORT``.
+    """The session with the RPC server at ``HOST:PORT``, which all that runs there shares.
+
+    A server serves one session at a time and lets others wait.
 
     Raises:
         UsageError: none answers.
@@ -118,7 +126,11 @@ def connect(address: str) -> Any:
 
     host, port = parse_address(address)
     try:
-        return rpc.connect(host, port)
+        with _opening:
+            session = _sessions.get(address)
+            if session is None:
+                _sessions[address] = session = rpc.connect(host, port)
+        return session
     except Exception as error:  # TVM's own, for whatever the network says
         raise UsageError(
             f"no RPC server of TVM answers at {address} ({first_line(error)}): "
