@@ -106,7 +106,7 @@ def _compiled(
     """The linked file, in a folder that lives as long as what holds it; and notes."""
     from graphprune.backends.onnxruntime.executable import Scratch
     from graphprune.backends.onnxruntime.sessions import first_line
-    from graphprune.backends.tvm.building import built, fused, linked
+    from graphprune.backends.tvm.building import built, fused, linked, scheduled
     from graphprune.backends.tvm.executable import Library
     from graphprune.backends.tvm.importing import ELSEWHERE, required_dims
     from graphprune.backends.tvm.tuning import tuned
@@ -119,7 +119,7 @@ def _compiled(
         module = fused(imported.module, target)
         database, tuning = tuned(module, target, info, wanted) if wanted.tune else (None, None)
         wanted.say("generating code")
-        executable = built(module, target, database)
+        executable = built(scheduled(module, target, database), target)
     except (UsageError, ModelError):
         raise
     except Exception as error:  # TVM's errors share no base class

@@ -7,11 +7,12 @@ from typing import Any
 
 from graphprune.backends.onnxruntime.quiet import quiet
 from graphprune.backends.onnxruntime.sessions import first_line
+from graphprune.backends.tvm.cpu_schedule import PlainCpu
 from graphprune.backends.tvm.package import library
 from graphprune.backends.tvm.targets import TargetInfo, is_here, linker
 from graphprune.errors import ModelError
 
-__all__ = ["built", "fused", "linked"]
+__all__ = ["built", "fused", "linked", "scheduled"]
 
 LOWERING = (
     "RewriteDataflowReshape",
@@ -65,21 +66,27 @@ def fused(module: Any, target: Any) -> Any:
         return tvm.transform.Sequential(passes)(module)
 
 
-def built(module: Any, target: Any, database: Any = None) -> Any:
-    """TVM's executable of what :func:`fused` gives, with the schedules of a database of MetaSchedule.
+def scheduled(module: Any, target: Any, database: Any = None) -> Any:
+    """What :func:`fused` gives with the schedules that a database of MetaSchedule has.
 
-    On a GPU the rest gets the default schedules of dlight, without which it would not be valid.
+    The rest gets default schedules: on a GPU those of dlight, without which it would not be valid, and on a CPU ours.
     """
     tvm = library()
+    from tvm.s_tir import dlight
+
     with quiet(), target, tvm.transform.PassContext(opt_level=3):
         if database is not None:
             with database:
                 module = tvm.relax.transform.MetaScheduleApplyDatabase()(module)
-        if "gpu" in target.keys:
-            from tvm.s_tir import dlight
+        rules = [getattr(dlight.gpu, name)() for name in RULES] if "gpu" in target.keys else [PlainCpu()]
+        # dlight's pass writes to the module that it is given
+        return dlight.ApplyDefaultSchedule(*map(_Guarded, rules))(module.clone())
 
-            rules = [_Guarded(getattr(dlight.gpu, name)()) for name in RULES]
-            module = dlight.ApplyDefaultSchedule(*rules)(module)
+
+def built(module: Any, target: Any) -> Any:
+    """TVM's executable of what :func:`scheduled` gives."""
+    tvm = library()
+    with quiet(), target, tvm.transform.PassContext(opt_level=3):
         passes = tvm.transform.Sequential([getattr(tvm.relax.transform, name)() for name in LOWERING])
         return tvm.compile(module, target=target, relax_pipeline=passes)
 

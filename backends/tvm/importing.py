@@ -201,8 +201,8 @@ def _set_dims(model: ir.Model, dims: Mapping[str, int]) -> None:
 
 
 def _sized(dim: int | ir.SymbolicDim, place: str, dims: Mapping[str, int]) -> int | ir.SymbolicDim:
-    if isinstance(dim, int):
-        return dim
+    if isinstance(dim, int):  # old exporters write -1 for a size that is open
+        return dim if dim >= 0 else dims.get(place, dim)
     if not dim.value:
         return dims.get(place, dim)
     if dim.value in dims:
@@ -218,5 +218,6 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
         raise UsageError(f"'{value.name}' is no tensor of a known rank, which TVM needs; {ELSEWHERE}")
-    dims = tuple(dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None) for dim in kind.shape.dim)
+    sizes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in kind.shape.dim]
+    dims = tuple(None if isinstance(size, int) and size < 0 else size for size in sizes)
     return TensorSpec(value.name, ir.DataType(kind.elem_type).numpy().name, dims)
