@@ -44,36 +44,41 @@ class PlainCpu:
         return schedule
 
 
-def strip(extent: int | None) -> int:
+def strip(extent: int) -> int:
     """How long the strips of an axis are: its largest divisor up to ``LONGEST``; 1 if that is too short to be of use.
 
-    >>> strip(64), strip(28), strip(75), strip(67), strip(3), strip(None)
-    (16, 14, 15, 1, 1, 1)
+    >>> strip(64), strip(28), strip(75), strip(67), strip(3)
+    (16, 14, 15, 1, 1)
     """
-    best = _divisor(extent or 1, LONGEST)
+    best = _divisor(extent, LONGEST)
     return best if best >= SHORTEST else 1
 
 
-def rows(extent: int | None) -> int:
+def rows(extent: int) -> int:
     """How many positions of another axis a tile takes: its largest divisor up to ``MOST_ROWS``.
 
-    >>> rows(64), rows(20), rows(7), rows(11), rows(None)
-    (8, 5, 7, 1, 1)
+    >>> rows(64), rows(20), rows(7), rows(11)
+    (8, 5, 7, 1)
     """
-    return _divisor(extent or 1, MOST_ROWS)
+    return _divisor(extent, MOST_ROWS)
 
 
 def _arrange(schedule: Any, info: Any, *, is_parallel: bool) -> None:
-    """Order, divide and mark the loops of one block; those that are no plain nest stay as they are."""
+    """Order, divide and mark the loops of one block; those that are no plain nest stay as they are.
+
+    So do those with an open extent: TVM finds a wrong size for the sums of a tile there, and writes beyond them.
+    """
     kinds = info.dom_kind()
     loops = schedule.get_loops(info.block_rv)
     if len(loops) != len(kinds) or "S" not in kinds or set(kinds) - {"S", "R"}:
+        return
+    if any(_extent(schedule, loop) is None for loop in loops):
         return
     outer = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == "S"]
     reduced = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == "R"]
     last = outer.pop()
     tile: list[Any] = []
-    width = strip(_extent(schedule, last))
+    width = strip(_extent(schedule, last) or 1)
     if width > 1:
         last, lane = schedule.split(last, [None, width])
         tile = [*(_rows_of(schedule, outer) if reduced else ()), lane]
@@ -96,7 +101,7 @@ def _arrange(schedule: Any, info: Any, *, is_parallel: bool) -> None:
 def _rows_of(schedule: Any, outer: list[Any]) -> list[Any]:
     """The loop over the rows of a tile, divided off the first axis that has any; that one is changed in place."""
     for index, loop in enumerate(outer):
-        number = rows(_extent(schedule, loop))
+        number = rows(_extent(schedule, loop) or 1)
         if number > 1:
             outer[index], row = schedule.split(loop, [None, number])
             return [row]

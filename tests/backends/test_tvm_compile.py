@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx_models import parse
 from tvm_programs import convolution, needs_tvm
@@ -95,6 +96,25 @@ def test_dimensions_get_sizes() -> None:
         executable({"x": np.zeros((1, 4, 8, 8), np.float32)})
     with pytest.raises(UsageError, match="no symbolic dimension 'm'; it has: n"):
         TVM.compile(convolution(), "cpu", dims={"m": 3})
+
+
+def test_old_models_with_open_sizes() -> None:
+    text = """g (float[a, 3, b] x) => (float[a, 2, b] y) {
+        s = Slice<axes=[1], starts=[1], ends=[3]>(x)
+        y = Relu(s)
+    }"""
+    model = ir.to_proto(parse(text, opset=9))
+    for position in (0, 2):
+        dim = model.graph.input[0].type.tensor_type.shape.dim[position]
+        dim.dim_value = -1 if position else 0
+        if not position:
+            dim.Clear()
+    with pytest.raises(UsageError, match="tuning needs sizes of all dimensions, give --dims x:0=1"):
+        TVM.compile(model, "cpu", tune=1)
+    feed = {"x": GENERATOR.standard_normal((1, 3, 4)).astype(np.float32)}
+    executable = TVM.compile(model, "cpu", threads=1, dims={"x:0": 1, "x:2": 4})
+    assert executable.inputs[0].dims == (1, 3, 4)
+    assert np.array_equal(executable(feed)["y"], np.maximum(feed["x"][:, 1:3], 0))
 
 
 @pytest.mark.parametrize("target", ["aarch64", "riscv64"])

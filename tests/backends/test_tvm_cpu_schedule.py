@@ -42,6 +42,16 @@ def test_convolutions(channels: int, filters: int, size: int, options: str, thre
         assert np.allclose(found[name], value, rtol=1e-5, atol=1e-5)  # fp32
 
 
+def test_open_sizes_stay_simple_loops() -> None:
+    tvm = package.library()
+    target = targets.description(tvm, targets.TARGETS["cpu"], None, 2)
+    text = "g (float[n, m, 6] x) => (float[n, m, 8] y) { y = MatMul(x, w) }"
+    model = parse(text, w=np.ones((6, 8), np.float32))
+    module = building.scheduled(building.fused(importing.from_onnx(model, "g", None).module, target), target)
+    assert 'scope="local"' not in module.script()
+    assert "T.vectorized" not in module.script()
+
+
 def test_loops_become_vectors_and_tiles() -> None:
     tvm = package.library()
     target = targets.description(tvm, targets.TARGETS["cpu"], None, 2)
