@@ -44,6 +44,8 @@ def library() -> Any:
     Raises:
         UsageError: it does not import.
     """
+    if (found := sys.modules.get("tvm")) is not None:
+        return found
     try:
         with _hidden("torch"):
             return import_module("tvm")

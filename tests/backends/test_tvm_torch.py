@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from command_line import Run
 from tvm_programs import needs_tvm
 
 from graphprune.backends.tvm.backend import Tvm
@@ -34,6 +37,17 @@ def test_exported_and_captured_programs_equal_pytorch() -> None:
         assert np.ptp(expected) > 0.1
         assert np.allclose(found, expected, rtol=1e-4, atol=1e-5)  # fp32, summed in another order
         assert len(executable.stored.model["fingerprint"]) == 64
+
+
+def test_files_of_exported_programs(run: Run, tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(network(), (torch.randn(2, 3, 6, 6),), strict=False), tmp_path / "m.pt2")
+    made = tmp_path / "made"
+    compiled = run("compile", tmp_path / "m.pt2", "--backend", "tvm", "--no-measure", "-o", made, "--json")
+    assert (compiled.code, compiled.err) == (0, "")
+    ran = run("run", made, "--json")
+    assert [output["shape"] for output in ran.document["outputs"]] == [[2, 5]]
+    refused = run("compile", tmp_path / "m.pt2", "-o", tmp_path / "other")
+    assert (refused.code, "onnxruntime compiles ONNX models; export the module first" in refused.err) == (2, True)
 
 
 def test_what_is_refused() -> None:
