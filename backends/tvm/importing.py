@@ -78,7 +78,7 @@ def from_onnx(program: Any, name: str, dims: Mapping[str, int] | None) -> Import
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.onnx"
         save_optimized(model, path, "basic")
-        proto = _modern(onnx.load(path))
+        proto = _plain(_modern(onnx.load(path)))
     _check_operators(proto, name)
     tvm = library()
     try:
@@ -131,6 +131,15 @@ def _modern(proto: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.version_converter.convert_version(proto, OPSET)
     except Exception:  # the converter lacks operators, and says so in many ways
         return proto
+
+
+def _plain(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """``proto`` with nothing where Resize is given an empty scale or region, which the front end takes for a scale."""
+    empty = {tensor.name for tensor in proto.graph.initializer if 0 in tensor.dims}
+    for node in proto.graph.node:
+        if node.op_type == "Resize":
+            node.input[1:] = ["" if name in empty else name for name in node.input[1:]]
+    return proto
 
 
 def leave_blocks(error: Exception) -> None:

@@ -117,6 +117,17 @@ def test_old_models_with_open_sizes() -> None:
     assert np.array_equal(executable(feed)["y"], np.maximum(feed["x"][:, 1:3], 0))
 
 
+def test_a_resize_with_empty_scales() -> None:
+    text = """g (float[1, 2, 3, 3] x) => (float[1, 2, 6, 6] y) {
+        y = Resize<mode="linear", coordinate_transformation_mode="half_pixel">(x, none, none, sizes)
+    }"""
+    model = parse(text, opset=13, none=np.zeros(0, np.float32), sizes=np.int64([1, 2, 6, 6]))
+    feed = {"x": GENERATOR.standard_normal((1, 2, 3, 3)).astype(np.float32)}
+    found = TVM.compile(model, "cpu", threads=1)(feed)["y"]
+    assert np.ptp(found) > 0.1
+    assert np.allclose(found, reference(model, feed)["y"], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("target", ["aarch64", "riscv64"])
 def test_other_machines_get_a_library_of_theirs(target: str, tmp_path: Path) -> None:
     if shutil.which(targets.TARGETS[target].linker) is None:
