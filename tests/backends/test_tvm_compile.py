@@ -205,6 +205,12 @@ def test_what_differs_from_the_original_is_not_kept(monkeypatch: pytest.MonkeyPa
         TVM.compile(convolution(), "cpu", threads=1)
 
 
+def test_what_no_random_input_fits_is_not_compared() -> None:
+    model = parse("g (float[4] x, int64[2] i) => (float[2] y) { j = Add(i, w)\n y = Gather(x, j) }", w=np.int64([99]))
+    (note,) = TVM.compile(model, "cpu", threads=1).notes
+    assert note.startswith("not compared with the original: the model does not run on random inputs")
+
+
 @pytest.mark.parametrize(
     ("target", "options", "words"),
     [
