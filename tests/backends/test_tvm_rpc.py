@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -43,7 +45,10 @@ def server() -> Iterator[str]:
     port = free_port()
     place = ["--host", "127.0.0.1", "--port", str(port), "--port-end", str(port + 1), "--no-fork"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tvm.exec.rpc_server", *place], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "tvm.exec.rpc_server", *place],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # it starts a process of its own, which has to end with it
     )
     try:
         for _ in range(300):
@@ -53,7 +58,7 @@ def server() -> Iterator[str]:
             time.sleep(0.2)
         yield f"127.0.0.1:{port}"
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
