@@ -100,6 +100,16 @@ class Executable(Protocol):
         """What whoever uses it should know."""
         ...
 
+    @property
+    def obstacle(self) -> str:
+        """Why it cannot run on this machine, and what would help; nothing where it can."""
+        ...
+
+    @property
+    def fixed(self) -> Mapping[str, int]:
+        """The symbolic dimensions that it was compiled for one size of; its inputs have that size instead."""
+        ...
+
     def __call__(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
         """The outputs by name."""
         ...

@@ -17,7 +17,7 @@ from graphprune.backends.registry import load, usable
 from graphprune.errors import ModelError, UsageError
 from graphprune.sample_inputs import Inputs, inputs_that_run
 
-__all__ = ["Race", "compiled", "measure_alone", "opened", "prepared", "race"]
+__all__ = ["Race", "compiled", "measure_alone", "opened", "prepared", "race", "require_here"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ def race(
         UsageError: the backend or target is not here, or an option makes no sense.
     """
     with pinned(threads if pin else None) as processors:
-        executables = tuple(opened(path, backend, target, threads=threads, **options) for path in models)
+        executables = tuple(opened(path, backend, target, threads=threads, dims=dims, **options) for path in models)
+        for executable in executables:
+            require_here(executable)
         used = _threads(executables)
         feeds: list[Inputs] = []
         for executable in executables:
@@ -74,15 +76,22 @@ def race(
 
 
 def opened(model: Any, backend: str, target: str, **options: Any) -> Executable:
-    """The executable of an artifact, or of a model that is compiled as it is stored."""
+    """The executable of an artifact, or of a model that is compiled as it is stored.
+
+    Options that are None are left to the backend.
+    """
     if isinstance(model, str | os.PathLike) and Path(model).is_dir():
-        return load(model, threads=options.get("threads"))
+        return load(model, threads=options.get("threads"), rpc=options.get("rpc"))
     return compiled(usable(backend), model, target, **options)
 
 
 def compiled(backend: Backend, model: Any, target: str, **options: Any) -> Executable:
-    """The executable of a model that is compiled as it is stored; loading it may still rewrite it."""
-    return backend.compile(model, target, **{"optimize": "none", **options})
+    """The executable of a model that is compiled as it is stored; loading it may still rewrite it.
+
+    Options that are None are left to the backend.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    return backend.compile(model, target, **({"optimize": "none"} if backend.name == "onnxruntime" else {}), **given)
 
 
 def prepared(executable: Executable, inputs: Mapping[str, np.ndarray[Any, Any]]) -> Callable[[], object]:
@@ -100,6 +109,16 @@ def prepared(executable: Executable, inputs: Mapping[str, np.ndarray[Any, Any]])
     return run
 
 
+def require_here(executable: Executable) -> None:
+    """Refuse what cannot run on this machine.
+
+    Raises:
+        UsageError: it cannot; says what would help.
+    """
+    if executable.obstacle:
+        raise UsageError(f"{executable.name} cannot run here: {executable.obstacle}")
+
+
 def measure_alone(
     executable: Executable,
     inputs: Mapping[str, np.ndarray[Any, Any]] | None = None,
@@ -113,6 +132,7 @@ def measure_alone(
 
     It is pinned where it has one thread, which is the caller's; others have been started before.
     """
+    require_here(executable)
     feed = _feed(executable, inputs, False, dims, seed)
     with pinned(1 if executable.threads == 1 else None) as processors:
         return measured(
@@ -157,4 +177,5 @@ def _feed(
                 raise
         else:
             return dict(inputs)
-    return inputs_that_run(lambda feed: executable.prepare(feed)(), input_specs_of(executable), seed, dims)
+    left = {name: size for name, size in (dims or {}).items() if name not in executable.fixed}
+    return inputs_that_run(lambda feed: executable.prepare(feed)(), input_specs_of(executable), seed, left)

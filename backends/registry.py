@@ -22,7 +22,10 @@ __all__ = ["GROUP", "Listed", "backend", "listed", "load", "names", "usable"]
 GROUP = "graphprune.backends"
 """The group of entry points under which other packages offer backends."""
 
-BUILT_IN = {"onnxruntime": "graphprune.backends.onnxruntime.backend:OnnxRuntime"}
+BUILT_IN = {
+    "onnxruntime": "graphprune.backends.onnxruntime.backend:OnnxRuntime",
+    "tvm": "graphprune.backends.tvm.backend:Tvm",
+}
 SHORT = {"ort": "onnxruntime"}
 
 

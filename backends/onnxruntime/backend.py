@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from graphprune.backends.artifact import read_manifest
 from graphprune.backends.base import Availability, Target
 from graphprune.backends.onnxruntime.providers import TARGETS, ProviderInfo, provider_of, targets_of
+from graphprune.backends.onnxruntime.reading import facts_of, read_model
 from graphprune.errors import ModelError, UsageError
 from graphprune.frontends.program import is_torch
 
@@ -167,8 +168,8 @@ def _stored(
     from graphprune.backends.onnxruntime.precision import convert
     from graphprune.backends.onnxruntime.sessions import PROTOBUF_LIMIT, save_optimized, stored_size
 
-    original = _read(program, name)
-    facts = _facts(original, name)
+    original = read_model(program, name)
+    facts = facts_of(original, name)
     model: ir.Model = original
     notes: tuple[str, ...] = ()
     if wanted.precision != "fp32":
@@ -245,36 +246,5 @@ def _name(program: Any) -> str:
     return graph.name or "the model"
 
 
-def _read(program: Model, name: str) -> ir.Model:
-    """A model whose tensors are read when they are needed.
-
-    Raises:
-        ModelError: it cannot be read.
-    """
-    import onnx
-    import onnx_ir as ir
-
-    from graphprune.backends.onnxruntime.sessions import first_line
-
-    if isinstance(program, ir.Model):
-        return program.clone()
-    if isinstance(program, str | os.PathLike) and not os.path.isfile(program):
-        raise ModelError(f"{name}: no such file")
-    try:
-        if isinstance(program, onnx.ModelProto):
-            return ir.from_proto(program)
-        if isinstance(program, bytes):
-            return ir.from_proto(onnx.load_from_string(program))
-        return ir.load(program)
-    except Exception as error:  # protobuf, I/O and onnx_ir's own errors share no base class
-        raise ModelError(f"{name}: not a readable ONNX model ({first_line(error)})") from error
-
-
-def _facts(model: ir.Model, name: str) -> dict[str, Any]:
-    from graphprune.frontends.onnx_fingerprint import fingerprint
-
-    return {"name": Path(name).name, "fingerprint": fingerprint(model)}
-
-
 def _facts_of_file(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
-    return _facts(_read(path, name), name)
+    return facts_of(read_model(path, name), name)

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,8 @@ class OrtExecutable:
     device: str | None = None
     notes: tuple[str, ...] = ()
     backend: str = "onnxruntime"
+    obstacle: str = ""
+    fixed: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

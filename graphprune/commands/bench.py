@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphprune.commands.options import Debug, Dims, Json, Quiet, Seed, parse_dims
+from graphprune.commands.options import Debug, Dims, Json, Quiet, Rpc, Seed, parse_dims
 from graphprune.commands.terminal import Terminal
 from graphprune.errors import SlowerError, UsageError
 from graphprune.text import scaled
@@ -30,7 +30,7 @@ def command(
     warmup: Annotated[int, typer.Option("--warmup", metavar="N", min=0, help="Runs before measuring.")] = 5,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", metavar="N", min=1, help="Threads of ONNX Runtime; one a core by default."),
+        typer.Option("--threads", metavar="N", min=1, help="Threads of the runtime; one a core by default."),
     ] = None,
     pin: Annotated[
         bool,
@@ -44,6 +44,7 @@ def command(
         list[str] | None,
         typer.Option("--provider", metavar="NAME", help="Execution providers of ONNX Runtime; the CPU by default."),
     ] = None,
+    rpc: Rpc = None,
     gate: Annotated[
         bool, typer.Option("--gate", help="Exit with 6 unless every other model is shown to be faster than the first.")
     ] = False,
@@ -53,13 +54,13 @@ def command(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure how long models take in ONNX Runtime, in turns and on the same inputs."""
+    """Measure how long models take, in turns and on the same inputs."""
     if gate and len(models) < 2:
         raise UsageError("--gate compares others with the first model: give at least two")
     from graphprune.backends.race import race
 
     terminal = Terminal(json, quiet)
-    options: dict[str, Any] = {"providers": provider} if provider else {}
+    options: dict[str, Any] = {"providers": provider or None, "rpc": rpc}
     with terminal.progress() as progress:
         progress("measuring")
         found = race(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphprune.commands.calibration_options import Calib, CalibBatch, CalibLimit, Preprocess, calibration_of
-from graphprune.commands.options import Debug, Dims, Json, Model, Quiet, Seed, parse_dims
+from graphprune.commands.options import Debug, Dims, Json, Quiet, Rpc, Seed, parse_dims
+from graphprune.commands.sources import AnyModel, Input, given
 from graphprune.commands.terminal import Terminal
 from graphprune.errors import UsageError
 from graphprune.text import scaled
@@ -23,7 +24,7 @@ NAME = "compile"
 
 
 def command(
-    model: Model,
+    model: AnyModel,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -61,6 +62,36 @@ def command(
         int | None,
         typer.Option("--threads", metavar="N", min=1, help="Threads of the runtime; one a core by default."),
     ] = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(
+            "--tune",
+            metavar="TRIALS",
+            min=1,
+            help="With TVM: find schedules by measuring so many of them.",
+            show_default=False,
+        ),
+    ] = None,
+    database: Annotated[
+        Path | None,
+        typer.Option(
+            "--database",
+            metavar="DIR",
+            help="Where --tune keeps what it measured, to use it again; in the user's cache by default.",
+            show_default=False,
+        ),
+    ] = None,
+    processor: Annotated[
+        str | None,
+        typer.Option(
+            "--processor",
+            metavar="NAME",
+            help="With TVM: what to make code for, as LLVM names it (cortex-a72), or sm_80.",
+            show_default=False,
+        ),
+    ] = None,
+    rpc: Rpc = None,
+    inputs: Input = None,
     calib: Calib = None,
     calib_limit: CalibLimit = None,
     calib_batch: CalibBatch = 16,
@@ -84,21 +115,34 @@ def command(
     check_folder(output)
     terminal = Terminal(json, quiet)
     sizes = parse_dims(dims)
-    options: dict[str, Any] = {
+    found = usable(backend)
+    stated: dict[str, Any] = {
         "threads": threads,
-        "precision": precision,
-        "format": form,
+        "precision": precision if precision != "fp32" else None,
+        "format": form if form != "onnx" else None,
         "optimize": optimize,
-        "level": level,
+        "level": level if level != "all" else None,
         "calibration": calibration_of(calib, calib_limit, calib_batch, preprocess),
-        "seed": seed,
+        "tune": tune,
+        "database": database,
+        "processor": processor,
+        "rpc": rpc,
         "dims": sizes,
     }
+    options = {name: value for name, value in stated.items() if value is not None}
+    source = given(model, inputs, seed)
+    program: Any = source.model
+    if source.torch:
+        from graphprune.frontends.torch_program import capture
+
+        program = capture(source.model, source.args, source.kwargs)
     with terminal.progress() as progress:
         progress("compiling")
-        executable = usable(backend).compile(model, target, **options)
+        if found.name == "tvm":
+            options["progress"] = progress
+        executable = found.compile(program, target, seed=seed, **options)
         measurement = None
-        if measure:
+        if measure and not executable.obstacle:
             progress("measuring")
             measurement = measure_alone(executable, dims=sizes, seed=seed)
         progress("writing")
@@ -114,6 +158,7 @@ def command(
         "outputs": [spec.to_dict() for spec in executable.outputs],
         "latency": None if measurement is None else {**measurement.timings[0].to_dict(), **measurement.to_dict()},
         "notes": list(executable.notes),
+        "obstacle": executable.obstacle or None,
     }
     terminal.answer(document, lambda: _show(terminal, executable, measurement, output))
 
@@ -126,6 +171,8 @@ def _show(terminal: Terminal, executable: Executable, measurement: Measurement |
         low, high = timing.interval
         terminal.print(f"{timing.median * 1e3:.3f} ms, 95 % interval {low * 1e3:.3f}-{high * 1e3:.3f}")
         terminal.print(measurement.circumstances)
+    if executable.obstacle:
+        terminal.print(f"not measured: {executable.obstacle}")
     for note in executable.notes:
         terminal.print(f"note: {note}")
     terminal.print(f"{executable.name} -> {output}")

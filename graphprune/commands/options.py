@@ -19,6 +19,7 @@ __all__ = [
     "NoVerify",
     "Output",
     "Quiet",
+    "Rpc",
     "Seed",
     "check_output",
     "check_outputs",
@@ -43,6 +44,15 @@ Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON documen
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless something is wrong.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", hidden=True)]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of everything random.")]
+Rpc = Annotated[
+    str | None,
+    typer.Option(
+        "--rpc",
+        metavar="HOST:PORT",
+        help="TVM's RPC server on the device that runs it.",
+        show_default=False,
+    ),
+]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not compare the slim model with the masked original.")]
 Dims = Annotated[
     list[str] | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphprune.commands.options import Debug, Dims, Json, Quiet, Seed, check_output, parse_dims
+from graphprune.commands.options import Debug, Dims, Json, Quiet, Rpc, Seed, check_output, parse_dims
 from graphprune.commands.terminal import Terminal
 from graphprune.errors import ModelError, UsageError
 
@@ -42,6 +42,7 @@ def command(
         int | None,
         typer.Option("--threads", metavar="N", min=1, help="Threads; by default those that it was compiled for."),
     ] = None,
+    rpc: Rpc = None,
     seed: Seed = 0,
     dims: Dims = None,
     json: Json = False,
@@ -54,11 +55,13 @@ def command(
             raise UsageError(f"{output}: outputs are written as an .npz; name one")
         check_output(output, *(() if source is None else (source,)))
     from graphprune.backends.base import input_specs_of
+    from graphprune.backends.race import require_here
     from graphprune.backends.registry import load
     from graphprune.sample_inputs import inputs_that_run
 
     terminal = Terminal(json, quiet)
-    executable = load(artifact, threads=threads)
+    executable = load(artifact, threads=threads, rpc=rpc)
+    require_here(executable)
     if source is None:
         inputs = inputs_that_run(lambda feed: executable(feed), input_specs_of(executable), seed, parse_dims(dims))
     else:

@@ -66,11 +66,11 @@ def test_the_protocols_are_kept() -> None:
 
 def test_other_packages_offer_backends(offer: Offer) -> None:
     offer(edge="edge_plugin:Edge")
-    assert names() == ("onnxruntime", "edge")
+    assert names() == ("onnxruntime", "tvm", "edge")
     assert backend("edge").targets() == (Target("npu", False, "pip install edgert"),)
     with pytest.raises(UsageError, match="'edge' cannot be used, edgert is not installed: pip install edgert"):
         usable("edge")
-    with pytest.raises(UsageError, match="no backend 'levitation'; there are: onnxruntime, edge"):
+    with pytest.raises(UsageError, match="no backend 'levitation'; there are: onnxruntime, tvm, edge"):
         backend("levitation")
 
 
@@ -87,7 +87,7 @@ def test_broken_ones_are_listed_with_the_reason(offer: Offer) -> None:
 
 def test_nobody_takes_the_place_of_ours(offer: Offer) -> None:
     offer(onnxruntime="edge_plugin:Edge", ort="edge_plugin:Edge")
-    assert names() == ("onnxruntime",)
+    assert names() == ("onnxruntime", "tvm")
     assert isinstance(backend("ort"), OnnxRuntime)
 
 

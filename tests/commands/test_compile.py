@@ -29,8 +29,8 @@ def test_backends_are_listed(run: Run) -> None:
     assert (answer.code, answer.err) == (0, "")
     assert "cpu" in answer.out
     assert "available" in answer.out
-    (entry,) = run("backends", "--json").document["backends"]
-    assert entry["name"] == "onnxruntime"
+    entry, tvm = run("backends", "--json").document["backends"]
+    assert (entry["name"], tvm["name"]) == ("onnxruntime", "tvm")
     assert entry["available"]
     targets = {target["name"]: target for target in entry["targets"]}
     assert targets["cpu"] == {"name": "cpu", "available": True, "remedy": None}

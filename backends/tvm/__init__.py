@@ -1,0 +1,1 @@
+"""TVM: Relax programs compiled for this machine, for others, and for GPUs."""

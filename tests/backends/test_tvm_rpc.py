@@ -1,0 +1,78 @@
+"""Running and measuring on a device behind TVM's RPC server; here it is this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tvm_programs import convolution, needs_tvm
+
+from graphprune.backends.registry import load
+from graphprune.backends.tvm.backend import Tvm
+from graphprune.errors import UsageError
+
+pytestmark = needs_tvm
+
+FEED = {"x": np.random.default_rng(1).standard_normal((1, 4, 8, 8)).astype(np.float32)}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens there, without connecting: the server serves one client at a time."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    port = free_port()
+    place = ["--host", "127.0.0.1", "--port", str(port), "--port-end", str(port + 1), "--no-fork"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tvm.exec.rpc_server", *place],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # it starts a process of its own, which has to end with it
+    )
+    try:
+        for _ in range(300):
+            if listens(port):
+                break
+            assert process.poll() is None
+            time.sleep(0.2)
+        yield f"127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_remote_device_computes_the_same_and_is_measured(server: str, tmp_path: Path) -> None:
+    executable = Tvm().compile(convolution(), "cpu", threads=1, dims={"n": 1}, rpc=server)
+    assert executable.notes[-1].startswith("outputs differ from the original's")
+    measurement = executable.measure(FEED, repeats=6, warmup=1)
+    assert measurement.timings[0].median > 0
+    folder = executable.save(tmp_path / "made", measurement)
+    here = load(folder)(FEED)["y"]
+    assert np.ptp(here) > 1
+    assert np.array_equal(load(folder, rpc=server)(FEED)["y"], here)
+
+
+def test_nobody_answers() -> None:
+    with pytest.raises(UsageError, match=r"no RPC server of TVM answers at 127.0.0.1"):
+        Tvm().compile(convolution(), "cpu", dims={"n": 1}, rpc=f"127.0.0.1:{free_port()}")

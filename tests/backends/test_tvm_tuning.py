@@ -1,0 +1,74 @@
+"""Tuning with TVM: a few trials make a database, which later ones use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tvm_programs import convolution, needs_tvm
+
+from graphprune.backends.tvm import package, tuning
+from graphprune.backends.tvm.backend import Tvm
+from graphprune.errors import ModelError, UsageError
+
+pytestmark = needs_tvm
+
+FEED = {"x": np.random.default_rng(1).standard_normal((1, 4, 8, 8)).astype(np.float32)}
+
+
+def tuned(folder: Path, channels: int = 8, **options: Any) -> tuple[dict[str, Any], Any, list[str]]:
+    """What the manifest says of tuning, the outputs, and what was said meanwhile."""
+    said: list[str] = []
+    made = Tvm().compile(
+        convolution(channels),
+        "cpu",
+        threads=1,
+        dims={"n": 1},
+        tune=2,
+        database=folder / "database",
+        progress=said.append,
+        **options,
+    )
+    return dict(made.stored.options["tuning"]), made(FEED)["y"], said
+
+
+def test_the_database_is_kept_and_used_again(tmp_path: Path) -> None:
+    first, outputs, said = tuned(tmp_path)
+    (folder,) = (tmp_path / "database").iterdir()
+    assert first == {"found": 1, "tuned": 1, "reused": 0, "trials": 2, "database": str(folder)}
+    assert "tuning: 2 of 2 trials" in said
+    assert np.ptp(outputs) > 1
+    records = folder / "database_tuning_record.json"
+    assert len(records.read_text().splitlines()) == 2
+    before = records.read_bytes()
+    second, again, said = tuned(tmp_path)
+    assert second == {**first, "tuned": 0, "reused": 1, "trials": 0}
+    assert not any("trials" in line for line in said)
+    assert np.array_equal(again, outputs)
+    assert records.read_bytes() == before
+    untuned = Tvm().compile(convolution(), "cpu", threads=1, dims={"n": 1})
+    assert np.allclose(untuned(FEED)["y"], outputs, rtol=1e-5, atol=1e-5)
+
+    records.write_text(records.read_text()[:-40])
+    with pytest.raises(ModelError, match=r"the database is damaged \(.*\); remove the folder"):
+        tuned(tmp_path)
+
+
+def test_a_database_has_one_writer(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    words = "another process tunes with this database"
+    with tuning._locked(tmp_path), pytest.raises(UsageError, match=words), tuning._locked(tmp_path):
+        pytest.fail("two writers")
+
+
+def test_what_tuning_needs_besides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = package._is_there
+    monkeypatch.setattr(package, "_is_there", lambda name: name != "xgboost" and there(name))
+    with pytest.raises(UsageError, match=r"tuning needs xgboost: pip install 'graphprune\[tvm\]'"):
+        tuned(tmp_path)
+    monkeypatch.setattr(package, "_is_there", there)
+    monkeypatch.setattr(package, "versions", lambda: {"apache-tvm-ffi": "0.1.15.post2"})
+    with pytest.raises(UsageError, match=r"crashes when it tunes: pip install 'apache-tvm-ffi!=0.1.15.\*'"):
+        tuned(tmp_path)
