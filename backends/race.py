@@ -16,6 +16,7 @@ from graphprune.backends.measure import Measurement, measured
 from graphprune.backends.registry import load, usable
 from graphprune.errors import ModelError, UsageError
 from graphprune.sample_inputs import Inputs, inputs_that_run
+from graphprune.text import first_line
 
 __all__ = ["Race", "compiled", "measure_alone", "opened", "prepared", "race", "require_here"]
 
@@ -104,8 +105,7 @@ def prepared(executable: Executable, inputs: Mapping[str, np.ndarray[Any, Any]])
         run = executable.prepare(inputs)
         run()
     except Exception as error:  # whatever the runtime raises means that it does not take these inputs
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{executable.name}: does not run on the given inputs: {line}") from error
+        raise ModelError(f"{executable.name}: does not run on the given inputs: {first_line(error)}") from error
     return run
 
 

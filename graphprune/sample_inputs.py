@@ -19,6 +19,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from graphprune.errors import ModelError, UsageError
+from graphprune.text import first_line
 
 __all__ = ["InputSpec", "Inputs", "input_shapes", "input_specs", "inputs_that_run", "random_inputs"]
 
@@ -108,7 +109,7 @@ def inputs_that_run(
                 break
         else:
             return inputs
-    message = str(refusals[0]).splitlines()[0]
+    message = first_line(refusals[0])
     raise ModelError(f"the model does not run on random inputs ({message}); give real ones, or set its dimensions")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from graphprune.errors import ModelError
+from graphprune.text import first_line
 
 __all__ = [
     "CONSTANTS",
@@ -87,7 +88,7 @@ def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, 
         files.torch.save_file(found, path)
         path.chmod(mode)
     except (ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise ModelError(f"the weights cannot be stored ({str(error).splitlines()[0]})") from error
+        raise ModelError(f"the weights cannot be stored ({first_line(error)})") from error
     return ties
 
 
@@ -103,7 +104,7 @@ def read_tensors(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
             return {name: value.to(device) for name, value in files.torch.load_file(path).items()}
         return dict(files.torch.load_file(path, device=str(device)))
     except (OSError, files.SafetensorError) as error:
-        raise ModelError(f"{path.name} cannot be read ({str(error).splitlines()[0]})") from None
+        raise ModelError(f"{path.name} cannot be read ({first_line(error)})") from None
 
 
 def _safetensors() -> Any:

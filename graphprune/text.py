@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphprune.sizes import Size
 
-__all__ = ["counted", "operator", "scaled", "shortened", "size_text"]
+__all__ = ["counted", "first_line", "operator", "scaled", "shortened", "size_text"]
 
 
 def shortened(items: Sequence[str], shown: int | None) -> list[str]:
@@ -58,3 +58,12 @@ def scaled(number: float, unit: str = "") -> str:
         if abs(number) >= factor:
             return f"{number / factor:.2f} {prefix}{unit}"
     return f"{number:g} {unit}".rstrip()
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, or the error's name where it has none.
+
+    >>> first_line(ValueError("no such axis\\n  at 0x7f")), first_line(KeyError())
+    ('no such axis', 'KeyError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from command_line import Answer, Run
 
-from graphprune.backends.latency.store import VARIABLE
+from graphprune.backends.cache import VARIABLE
 from graphprune.cli import main
 
 

@@ -21,7 +21,7 @@ from graphprune.cost import CostModel, Term
 from graphprune.rules.call import AttributeTarget, Call, IndexSite, InputTarget, LengthSite
 from graphprune.structure import Structure
 
-__all__ = ["Edit", "Kernel", "Operand", "kernels_of"]
+__all__ = ["Edit", "Kernel", "Operand", "kernels_of", "outside"]
 
 FREE = frozenset(
     {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape", "Size", "Constant", "Dropout", "Cast"}
@@ -32,6 +32,8 @@ FOLLOWERS = frozenset(
     | {"HardSigmoid", "HardSwish", "Elu", "Gelu", "Erf", "Softplus"}
 )
 """What a runtime fuses with the operator before it, where all other operands are stored."""
+DOMAINS = ("", "com.microsoft")
+"""Whose operators are told apart here."""
 CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "FusedMatMul", "FusedConv"})
 SMALLEST = 2e-4
 """The part in the work of all kernels below which one is left out."""
@@ -119,6 +121,20 @@ def kernels_of(model: ir.Model, structure: Structure, cost: CostModel) -> list[K
     return [kernel for kernel, work in zip(found, works, strict=True) if work >= least]
 
 
+def outside(model: ir.Model, structure: Structure, cost: CostModel) -> list[ir.Node]:
+    """The nodes that multiply, or of which little is known, and that no kernel holds: no table tells their time."""
+    inside = {id(node) for kernel in _Kernels(model, structure, cost).all() for node in kernel.nodes}
+    known = {call.results[0]: bool(call.contractions) for call in structure.calls if call.results}
+    return [
+        node
+        for node in model.graph
+        if id(node) not in inside
+        and node.op_type not in FREE
+        and node.outputs
+        and (node.domain not in DOMAINS or known.get(node.outputs[0].name or "", True))
+    ]
+
+
 class _Kernels:
     def __init__(self, model: ir.Model, structure: Structure, cost: CostModel) -> None:
         self.structure, self.cost = structure, cost
@@ -133,7 +149,7 @@ class _Kernels:
         """Every operator in one kernel, where its shapes are understood."""
         taken: set[str | None] = set()
         for name, node in self.made.items():
-            if name in taken or node.op_type in FREE or node.domain not in ("", "com.microsoft"):
+            if name in taken or node.op_type in FREE or node.domain not in DOMAINS:
                 continue
             nodes = self._with_followers(node)
             taken.update(each.outputs[0].name for each in nodes)

@@ -15,7 +15,7 @@ from graphprune.axes import Leaf
 from graphprune.backends.base import Backend
 from graphprune.backends.latency.cliffs import Cliff, cliff_of, fitting, multiple_of
 from graphprune.backends.latency.inputs import typical_inputs
-from graphprune.backends.latency.kernels import CONTRACTIONS, Kernel, kernels_of
+from graphprune.backends.latency.kernels import CONTRACTIONS, Kernel, kernels_of, outside
 from graphprune.backends.latency.measuring import Measuring, Timer, timer_of
 from graphprune.backends.latency.store import Store
 from graphprune.backends.latency.tables import ALIGNED, Table, Widths, is_joint, widths_reader
@@ -29,6 +29,7 @@ from graphprune.errors import UsageError
 from graphprune.frontends.program import Host
 from graphprune.pace import Prediction, Rounding
 from graphprune.structure import Structure
+from graphprune.text import counted, shortened
 
 __all__ = ["SECONDS", "LatencyStopwatch", "Race"]
 
@@ -85,6 +86,7 @@ class LatencyStopwatch:
         self._measuring: Measuring | None = None
         self._cliffs: dict[tuple[str, str], Cliff] = {}
         self._searched: set[tuple[str, str]] = set()
+        self._untimed: tuple[str, ...] = ()
 
     def about(self) -> dict[str, Any]:
         """What measured times hold for."""
@@ -106,13 +108,19 @@ class LatencyStopwatch:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of a prediction should know."""
+        found: list[str] = []
+        if self._untimed:
+            found.append(
+                f"latency tables lack {counted(len(self._untimed), 'operator')} that cannot be measured alone, and "
+                f"count their time as constant: {', '.join(shortened(self._untimed, 3))}"
+            )
         left = 0 if self._measuring is None else self._measuring.left_out
-        if not left:
-            return ()
-        return (
-            f"latency tables are coarse: {left} points were not measured in {self.seconds:g} s; "
-            "the same command goes on, or give --measure-seconds more",
-        )
+        if left:
+            found.append(
+                f"latency tables are coarse: {left} points were not measured in {self.seconds:g} s; "
+                "the same command goes on, or give --measure-seconds more"
+            )
+        return tuple(found)
 
     # -- the protocol ---------------------------------------------------------------------------------------------
 
@@ -123,6 +131,9 @@ class LatencyStopwatch:
         with pinned(self.threads):
             found = self._measures(model).tables(kernels, cost)
         known = [(kernel, table) for kernel, table in zip(kernels, found, strict=True) if table is not None]
+        missing = [kernel.nodes[0] for kernel, table in zip(kernels, found, strict=True) if table is None]
+        missing += outside(model, structure, cost)
+        self._untimed = tuple(f"{node.op_type} '{node.name or node.outputs[0].name}'" for node in missing)
         if not known:
             raise UsageError("no operator of this model could be measured alone, so that nothing predicts its latency")
         rows = [_Row(kernel, table, self._factors(kernel, cost)) for kernel, table in known]

@@ -9,31 +9,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from graphprune.backends.cache import cache_folder
 from graphprune.errors import ModelError
 from graphprune.frontends.atomic import write_text
 
-__all__ = ["VARIABLE", "Store", "cache_folder"]
+__all__ = ["Store"]
 
-VARIABLE = "GRAPHPRUNE_CACHE"
-"""The environment variable that names another folder than the user's own."""
 FORMAT = 1
-
-
-def cache_folder() -> Path:
-    """Where measured times are kept: the folder that the environment names, or the system's place for caches."""
-    if named := os.environ.get(VARIABLE):
-        return Path(named)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "graphprune"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "graphprune"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graphprune"
 
 
 class Store:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from graphprune.backends.artifact import read_manifest
 from graphprune.backends.base import Availability, Target
 from graphprune.backends.onnxruntime.providers import TARGETS, ProviderInfo, provider_of, targets_of
-from graphprune.backends.onnxruntime.reading import facts_of, read_model
+from graphprune.backends.reading import facts_of, read_model
 from graphprune.errors import ModelError, UsageError
 from graphprune.frontends.program import is_torch
+from graphprune.text import first_line
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -99,7 +100,7 @@ class OnnxRuntime:
         try:
             import onnxruntime
         except ImportError as error:
-            reason = f"onnxruntime does not import ({str(error).splitlines()[0]})"
+            reason = f"onnxruntime does not import ({first_line(error)})"
             return Availability(False, reason=reason, remedy="pip install onnxruntime")
         return Availability(True, version=str(onnxruntime.__version__))
 
@@ -163,10 +164,11 @@ def _stored(
     """The binary in a folder of its own, which lives as long as what holds it; and notes."""
     import onnx_ir as ir
 
-    from graphprune.backends.onnxruntime.executable import Scratch, Stored
+    from graphprune.backends.onnxruntime.executable import Stored
     from graphprune.backends.onnxruntime.mobile import CONFIG, to_ort_format
     from graphprune.backends.onnxruntime.precision import convert
     from graphprune.backends.onnxruntime.sessions import PROTOBUF_LIMIT, save_optimized, stored_size
+    from graphprune.backends.scratch import Scratch
 
     original = read_model(program, name)
     facts = facts_of(original, name)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +17,11 @@ from graphprune.backends.artifact import write_artifact
 from graphprune.backends.base import TensorSpec, check_inputs
 from graphprune.backends.machine import machine
 from graphprune.backends.measure import Measurement
-from graphprune.backends.onnxruntime.sessions import LEVELS, Provider, first_line, stored_bytes
+from graphprune.backends.onnxruntime.sessions import LEVELS, Provider, stored_bytes
 from graphprune.errors import ModelError
+from graphprune.text import first_line
 
-__all__ = ["OrtExecutable", "Scratch", "Stored", "bound"]
+__all__ = ["OrtExecutable", "Stored", "bound"]
 
 LOADER = '''\
 """Loads and runs what is in this folder with ONNX Runtime alone: python load.py inputs.npz outputs.npz"""
@@ -50,14 +49,6 @@ if __name__ == "__main__":
     outputs = session.run(None, dict(np.load(sys.argv[1])))
     np.savez(sys.argv[2], **{spec.name: output for spec, output in zip(session.get_outputs(), outputs)})
 '''
-
-
-class Scratch:
-    """A folder that is there as long as this object."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="graphprune-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graphprune.backends.onnxruntime.quiet import quiet
-from graphprune.backends.onnxruntime.sessions import PROTOBUF_LIMIT, first_line, save_optimized, stored_bytes
+from graphprune.backends.onnxruntime.sessions import PROTOBUF_LIMIT, save_optimized, stored_bytes
+from graphprune.backends.quiet import quiet
 from graphprune.errors import UsageError
+from graphprune.text import first_line
 
 __all__ = ["CONFIG", "to_ort_format"]
 

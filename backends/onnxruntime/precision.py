@@ -22,18 +22,18 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphprune.backends.onnxruntime.quiet import quiet
 from graphprune.backends.onnxruntime.sessions import (
     PROTOBUF_LIMIT,
     Model,
-    first_line,
     save_optimized,
     session,
     stored_size,
 )
+from graphprune.backends.quiet import quiet
 from graphprune.calibration.data import Batches, load_batches
 from graphprune.errors import ModelError, UsageError
 from graphprune.sample_inputs import Inputs, input_specs, inputs_that_run
+from graphprune.text import first_line
 
 __all__ = ["PRECISIONS", "Converted", "convert"]
 

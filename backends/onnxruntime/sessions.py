@@ -13,13 +13,13 @@ import onnx_ir as ir
 import onnxruntime
 
 from graphprune.errors import ModelError, UsageError
+from graphprune.text import first_line
 
 __all__ = [
     "LEVELS",
     "Model",
     "Provider",
     "check_level",
-    "first_line",
     "save_optimized",
     "session",
     "stored_bytes",
@@ -177,8 +177,3 @@ def _create(
         )
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise ModelError(f"{name}: ONNX Runtime does not load it: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of a library's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -104,12 +104,12 @@ def _compiled(
     imported: Imported, name: str, info: TargetInfo, target: Any, wanted: TvmOptions
 ) -> tuple[Library, tuple[str, ...]]:
     """The linked file, in a folder that lives as long as what holds it; and notes."""
-    from graphprune.backends.onnxruntime.executable import Scratch
-    from graphprune.backends.onnxruntime.sessions import first_line
+    from graphprune.backends.scratch import Scratch
     from graphprune.backends.tvm.building import built, fused, linked, scheduled
     from graphprune.backends.tvm.executable import Library
     from graphprune.backends.tvm.importing import ELSEWHERE, required_dims
     from graphprune.backends.tvm.tuning import tuned
+    from graphprune.text import first_line
 
     open_dims = required_dims(imported.inputs)
     if wanted.tune and open_dims:

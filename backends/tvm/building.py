@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from graphprune.backends.onnxruntime.quiet import quiet
-from graphprune.backends.onnxruntime.sessions import first_line
+from graphprune.backends.quiet import quiet
 from graphprune.backends.tvm.cpu_schedule import PlainCpu
 from graphprune.backends.tvm.package import library
 from graphprune.backends.tvm.targets import TargetInfo, is_here, linker
 from graphprune.errors import ModelError
+from graphprune.text import first_line
 
 __all__ = ["built", "fused", "linked", "scheduled"]
 

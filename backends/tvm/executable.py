@@ -16,13 +16,13 @@ from graphprune.backends.artifact import write_artifact
 from graphprune.backends.base import TensorSpec, check_inputs
 from graphprune.backends.machine import machine
 from graphprune.backends.measure import Measurement
-from graphprune.backends.onnxruntime.sessions import first_line
 from graphprune.backends.race import measure_alone, require_here
 from graphprune.backends.tvm import loader
 from graphprune.backends.tvm.elf import code_bytes
 from graphprune.backends.tvm.package import versions
 from graphprune.backends.tvm.running import Runner
 from graphprune.errors import ModelError
+from graphprune.text import first_line
 
 __all__ = ["Library", "TvmExecutable"]
 

@@ -16,13 +16,14 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from graphprune.backends.base import TensorSpec
-from graphprune.backends.onnxruntime.quiet import quiet
-from graphprune.backends.onnxruntime.reading import facts_of, read_model
-from graphprune.backends.onnxruntime.sessions import first_line, save_optimized, session
+from graphprune.backends.onnxruntime.sessions import save_optimized, session
+from graphprune.backends.quiet import quiet
+from graphprune.backends.reading import facts_of, read_model
 from graphprune.backends.tvm.package import library
 from graphprune.errors import ModelError, UsageError
 from graphprune.frontends.onnx_walk import nodes
 from graphprune.sample_inputs import Inputs, input_shapes, input_specs
+from graphprune.text import first_line
 
 __all__ = [
     "ELSEWHERE",

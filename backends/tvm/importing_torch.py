@@ -10,7 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from graphprune.backends.base import TensorSpec
-from graphprune.backends.onnxruntime.quiet import quiet
+from graphprune.backends.quiet import quiet
 from graphprune.backends.tvm.importing import ELSEWHERE, Imported, leave_blocks, local_values, refusal
 from graphprune.backends.tvm.package import library
 from graphprune.errors import ModelError, UsageError

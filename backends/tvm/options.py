@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from graphprune.backends.cache import cache_folder
 from graphprune.clock import Progress
 from graphprune.errors import UsageError
 
@@ -72,8 +73,7 @@ class TvmOptions:
         """Where the databases are."""
         if self.database is not None:
             return Path(self.database)
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(cache) / "graphprune" / "tvm"
+        return cache_folder() / "tvm"
 
 
 def parse_address(text: str) -> tuple[str, int]:

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from graphprune.backends.machine import processors
-from graphprune.backends.onnxruntime.sessions import first_line
 from graphprune.backends.tvm.loader import library as linked_library
 from graphprune.backends.tvm.loader import machine
 from graphprune.backends.tvm.options import parse_address
 from graphprune.backends.tvm.package import library
 from graphprune.backends.tvm.targets import TargetInfo, cores, is_here, linker
 from graphprune.errors import ModelError, UsageError
+from graphprune.text import first_line
 
 __all__ = ["Here", "Remote", "Runner", "connect", "obstacle"]
 

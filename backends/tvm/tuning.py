@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from graphprune.backends.onnxruntime.quiet import quiet
-from graphprune.backends.onnxruntime.sessions import first_line
+from graphprune.backends.quiet import quiet
 from graphprune.backends.tvm.measuring import Failures, builder, report_to, runner
 from graphprune.backends.tvm.options import TvmOptions
 from graphprune.backends.tvm.package import require_for_tuning, versions
 from graphprune.backends.tvm.targets import TargetInfo, cores
 from graphprune.errors import ModelError, UsageError
+from graphprune.text import first_line
 
 __all__ = ["Tuning", "database_folder", "tuned"]
 

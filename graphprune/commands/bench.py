@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphprune.commands.options import Debug, Dims, Json, Quiet, Rpc, Seed, parse_dims
+from graphprune.commands.options import Debug, Dims, Json, Quiet, Rpc, Seed, Threads, parse_dims
 from graphprune.commands.terminal import Terminal
 from graphprune.errors import SlowerError, UsageError
 from graphprune.text import scaled
@@ -28,10 +28,7 @@ def command(
     ],
     repeats: Annotated[int, typer.Option("--repeats", metavar="N", min=1, help="Measured runs of each model.")] = 30,
     warmup: Annotated[int, typer.Option("--warmup", metavar="N", min=0, help="Runs before measuring.")] = 5,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", metavar="N", min=1, help="Threads of the runtime; one a core by default."),
-    ] = None,
+    threads: Threads = None,
     pin: Annotated[
         bool,
         typer.Option("--pin/--no-pin", help="With --threads, keep the work on as many processors as it has threads."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphprune.commands.calibration_options import Calib, CalibBatch, CalibLimit, Preprocess, calibration_of
-from graphprune.commands.options import Debug, Dims, Json, Quiet, Rpc, Seed, parse_dims
+from graphprune.commands.options import Debug, Dims, Json, Quiet, Rpc, Seed, Threads, parse_dims
 from graphprune.commands.sources import AnyModel, Input, given
 from graphprune.commands.terminal import Terminal
 from graphprune.errors import UsageError
@@ -58,10 +58,7 @@ def command(
         str,
         typer.Option("--level", metavar="LEVEL", help="How far it is rewritten on loading: none to all."),
     ] = "all",
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", metavar="N", min=1, help="Threads of the runtime; one a core by default."),
-    ] = None,
+    threads: Threads = None,
     tune: Annotated[
         int | None,
         typer.Option(

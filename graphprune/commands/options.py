@@ -21,6 +21,7 @@ __all__ = [
     "Quiet",
     "Rpc",
     "Seed",
+    "Threads",
     "check_output",
     "check_outputs",
     "parse_dims",
@@ -52,6 +53,10 @@ Rpc = Annotated[
         help="TVM's RPC server on the device that runs it.",
         show_default=False,
     ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", min=1, help="Threads of the runtime; one a core by default."),
 ]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not compare the slim model with the masked original.")]
 Dims = Annotated[

@@ -12,6 +12,7 @@ from graphprune.proof.compare import compare
 from graphprune.proof.run import Outputs, Runner
 from graphprune.proof.variants import bounded_outputs, jumps
 from graphprune.sample_inputs import input_specs, inputs_that_run
+from graphprune.text import first_line
 
 __all__ = ["AGREEMENT", "Incomparable", "disagreement"]
 
@@ -41,7 +42,7 @@ def disagreement(before: ir.Model, after: ir.Model, seed: int = 0) -> str | None
     try:
         results = Runner(after)(feed)
     except Exception as error:  # ONNX Runtime's errors share no base class
-        return f"the rewritten model cannot be run ({str(error).strip().splitlines()[0]})"
+        return f"the rewritten model cannot be run ({first_line(error)})"
     names = [value.name or "" for value in after.graph.outputs]
     differences = compare(names, found[-1], results, bounded_outputs(after))
     worst = max(differences, key=lambda d: d.error, default=None)

@@ -36,6 +36,7 @@ from graphprune.proof.torch_weights import misplaced, unloaded
 from graphprune.proof.verification import AMPLIFIED, CEILING, MARGIN, PERTURBATION, SCALES, Verification
 from graphprune.selection import Selection
 from graphprune.structure import Structure
+from graphprune.text import first_line
 
 __all__ = ["Inputs", "differences", "verify_program"]
 
@@ -180,7 +181,7 @@ class _Graphs:
         try:
             return run(module, leaves, values, seed=self.proof.seed, expose=self.proof.exposed, dtype=dtype)
         except Exception as error:  # operators raise whatever they like
-            raise _NotRun(f"{what} cannot be run: {_first_line(error)}") from error
+            raise _NotRun(f"{what} cannot be run: {first_line(error)}") from error
 
 
 class _Proof:
@@ -350,7 +351,3 @@ class _Proof:
 
 def _largest(gaps: Sequence[Difference]) -> float:
     return max((gap.error for gap in gaps), default=0.0)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

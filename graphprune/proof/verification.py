@@ -38,6 +38,7 @@ from graphprune.proof.weights import misplaced
 from graphprune.sample_inputs import Inputs, input_specs, inputs_that_run
 from graphprune.selection import Selection
 from graphprune.structure import Structure
+from graphprune.text import first_line
 
 __all__ = ["Verification", "masked_original", "verify"]
 
@@ -202,7 +203,7 @@ class _Proof:
         try:
             first = inputs_that_run(lambda feed: found.append(runner(feed)), input_specs(self.original), self.seed)
         except Exception as error:  # ONNX Runtime's errors share no base class
-            raise _Failed(f"the original cannot be run: {_first_line(error)}") from error
+            raise _Failed(f"the original cannot be run: {first_line(error)}") from error
         more = [_again(first, self.seed + number, SCALES[number % len(SCALES)]) for number in range(1, runs)]
         try:
             return [first, *more], [found[-1], *(runner.run(more) if more else [])]
@@ -216,7 +217,7 @@ class _Proof:
         try:
             return Runner(model).run(feeds)
         except Exception as error:  # ONNX Runtime's errors share no base class
-            raise _Failed(f"{what} cannot be run: {_first_line(error)}") from error
+            raise _Failed(f"{what} cannot be run: {first_line(error)}") from error
 
     def _reference(self, change: Callable[[ir.Model], None] = lambda model: None) -> ir.Model:
         if not self.expect_visible:
@@ -343,7 +344,3 @@ def _nudged(feed: Inputs, seed: int) -> Inputs:
 
 def _real(array: np.ndarray[Any, Any]) -> bool:
     return bool(array.dtype.kind == "f" or array.dtype.name == "bfloat16")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -12,7 +12,7 @@ from command_line import Run
 from graphprune.backends.registry import listed, usable
 from graphprune.backends.tvm import elf, package, targets
 from graphprune.backends.tvm.backend import Tvm
-from graphprune.backends.tvm.options import TvmOptions, parse_address
+from graphprune.backends.tvm.options import parse_address
 from graphprune.errors import UsageError
 from graphprune.models import digits_path
 
@@ -52,13 +52,6 @@ def test_addresses() -> None:
     for text in ("board", ":9090", "board:", "board:0", "board:99999", "board:x"):
         with pytest.raises(UsageError, match="is not HOST:PORT"):
             parse_address(text)
-
-
-def test_the_database_is_in_the_cache_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert TvmOptions.of({"tune": 1}).folder == tmp_path / "graphprune" / "tvm"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert TvmOptions.of({}).folder == Path.home() / ".cache" / "graphprune" / "tvm"
 
 
 def test_features_have_the_names_of_llvm(monkeypatch: pytest.MonkeyPatch) -> None:

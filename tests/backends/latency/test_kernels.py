@@ -9,7 +9,7 @@ from made_up_machine import images
 
 from graphprune import passes
 from graphprune.backends.latency.inputs import typical_inputs
-from graphprune.backends.latency.kernels import Kernel, kernels_of
+from graphprune.backends.latency.kernels import Kernel, kernels_of, outside
 from graphprune.backends.latency.operators import signature, single
 from graphprune.backends.latency.tables import is_joint, level_widths
 from graphprune.backends.onnxruntime.sessions import session
@@ -106,3 +106,26 @@ def test_typical_inputs_are_those_that_costs_are_for() -> None:
     feeds = typical_inputs(model)
     assert {name: array.shape for name, array in feeds.items()} == {"x": (1, 3, 224, 224), "t": (1, 128)}
     assert typical_inputs(model, {"T": 5})["t"].shape == (1, 5)
+
+
+def test_what_no_table_can_tell_is_named() -> None:
+    model = images(
+        """g (float[1, 3, 8, 8] x) => (float[1, 4, 8, 8] y) {
+            a = Conv<pads=[1,1,1,1]>(x, w)
+            b = Softsign(a)
+            y = Relu(b)
+        }""",
+        w=np.ones((4, 3, 3, 3), np.float32),
+    )
+    strange = model.graph.node(1)
+    strange.domain, strange.op_type = "com.example", "Strange"
+    model.opset_imports["com.example"] = 1
+    passes.canonicalize(model)
+    program = program_of(model)
+    cost = CostModel(program.read(), program.sizes())
+    assert [node.op_type for node in outside(model, cost.structure, cost)] == ["Strange"]
+
+
+def test_tables_hold_every_node_of_a_plain_network(read: tuple[ir.Model, CostModel, list[Kernel]]) -> None:
+    model, cost, _ = read
+    assert not outside(model, cost.structure, cost)

@@ -93,6 +93,18 @@ def test_without_time_for_tables_the_rounds_make_up_for_it(tmp_path: Path) -> No
     assert any("latency tables are coarse" in note and "--measure-seconds more" in note for note in context.notes)
 
 
+def test_an_operator_that_cannot_be_measured_alone_is_named(tmp_path: Path) -> None:
+    machine = Machine()
+    own = machine.timer
+
+    def timer(single: Any) -> float | None:
+        return None if next(iter(single.feeds.values())).shape[1:2] == (3,) else own(single)
+
+    machine.timer = timer  # type: ignore[method-assign]
+    _, context = pruned(machine, tmp_path, latency="60%", round_to=8)
+    assert any(note.startswith("latency tables lack 1 operator ") and "Conv '" in note for note in context.notes)
+
+
 def test_widths_are_padded_where_that_is_faster(tmp_path: Path) -> None:
     machine = Machine()
     wide = machine.race

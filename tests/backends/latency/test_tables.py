@@ -18,7 +18,7 @@ from graphprune.backends.latency.cliffs import Cliff, cliff_of, probes
 from graphprune.backends.latency.kernels import Kernel, kernels_of
 from graphprune.backends.latency.measuring import Measuring, timer_of
 from graphprune.backends.latency.operators import Single, nothing, single
-from graphprune.backends.latency.store import Store, cache_folder
+from graphprune.backends.latency.store import Store
 from graphprune.backends.latency.tables import Grid, level_widths, table_of
 from graphprune.backends.onnxruntime.backend import OnnxRuntime
 from graphprune.cost import CostModel
@@ -170,20 +170,6 @@ def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeyp
     store.put("Conv", 1.0)
     assert not store.save()
     assert store.times == {"Conv": 1.0}
-
-
-def test_the_folder_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(stores.VARIABLE, str(tmp_path))
-    assert cache_folder() == tmp_path
-    monkeypatch.delenv(stores.VARIABLE)
-    monkeypatch.setattr(stores.sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert cache_folder() == tmp_path / "x" / "graphprune"
-    monkeypatch.setattr(stores.sys, "platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "y"))
-    assert cache_folder() == tmp_path / "y" / "graphprune"
-    monkeypatch.setattr(stores.sys, "platform", "darwin")
-    assert cache_folder().parts[-3:] == ("Library", "Caches", "graphprune")
 
 
 # -- cliffs -------------------------------------------------------------------------------------------------------

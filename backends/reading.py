@@ -25,7 +25,7 @@ def read_model(program: Model, name: str) -> ir.Model:
     import onnx
     import onnx_ir as ir
 
-    from graphprune.backends.onnxruntime.sessions import first_line
+    from graphprune.text import first_line
 
     if isinstance(program, ir.Model):
         return program.clone()
