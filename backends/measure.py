@@ -1,9 +1,10 @@
 """How long things take, and whether one is faster than another, told apart from noise.
 
-A busy machine slows down everything that runs at that time, so what is compared runs in turns: A B, B A, A B. Times
-are not normal and have outliers, so medians are compared. The interval of their ratio is a bootstrap over *turns*
-(both times of a turn are drawn together, since the same noise is in them), in blocks of neighbouring turns, because
-noise lasts: the circular block bootstrap of Politis and Romano (1992), with blocks of the cube root of the turns.
+A busy machine slows down everything that runs at that time, so what is compared runs in turns, there and back: A B,
+B A. Times are not normal and have outliers, so medians are compared. The interval of their ratio is a bootstrap over
+*turns* (both times of a turn are drawn together, since the same noise is in them), in blocks of neighbouring turns,
+because noise lasts: the circular block bootstrap of Politis and Romano (1992), with blocks of the cube root of the
+turns. Where things were loaded several times, which places their memory anew, each load is one block.
 
 >>> times = np.array([[2.0, 1.0]] * 20) + np.linspace(0, 0.1, 40).reshape(20, 2)
 >>> compare_times(times[:, 0], times[:, 1]).text
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ import numpy as np
 from graphprune.backends.machine import machine
 from graphprune.errors import UsageError
 
-__all__ = ["Comparison", "Measurement", "Timing", "compare_times", "interleaved", "measured"]
+__all__ = ["Comparison", "Measurement", "Timing", "compare_times", "interleaved", "joined", "measured"]
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -112,32 +113,47 @@ class Comparison:
 class Measurement:
     """The timings of things that ran in turns, and the circumstances.
 
-    ``threads`` is None where the runtime chose their number, ``pinned`` the processors that the work was kept on.
+    ``threads`` is None where the runtime chose their number, ``pinned`` the processors that the work was kept on, and
+    ``loads`` how often everything was loaded, with as many turns each time.
     """
 
     timings: tuple[Timing, ...]
     threads: int | None = None
     pinned: tuple[int, ...] = ()
     machine: dict[str, Any] = field(default_factory=machine)
+    loads: int = 1
 
     def comparison(self, index: int, base: int = 0) -> Comparison:
         """How much faster the thing at ``index`` is than the one at ``base``."""
-        return compare_times(self.timings[base].times, self.timings[index].times)
+        return compare_times(self.timings[base].times, self.timings[index].times, loads=self.loads)
+
+    def only(self, index: int) -> Measurement:
+        """What belongs to the thing at ``index``."""
+        return replace(self, timings=(self.timings[index],))
 
     @property
     def circumstances(self) -> str:
         """One line about how it was measured."""
         threads = "threads: chosen by the runtime" if self.threads is None else f"threads: {self.threads}"
         where = f"pinned to processor {', '.join(map(str, self.pinned))}" if self.pinned else "not pinned"
-        return f"{threads}, {where}; {self.machine['processor']}, {self.machine['processors']} processors"
+        loads = f", loaded {self.loads} times" if self.loads > 1 else ""
+        return f"{threads}, {where}{loads}; {self.machine['processor']}, {self.machine['processors']} processors"
 
     def to_dict(self) -> dict[str, Any]:
         """The circumstances as JSON types."""
-        return {"threads": self.threads, "pinned": list(self.pinned), "machine": self.machine}
+        return {
+            "threads": self.threads,
+            "pinned": list(self.pinned),
+            "loads": self.loads,
+            "machine": self.machine,
+        }
 
 
 def interleaved(runs: Sequence[Callable[[], object]], *, warmup: int = 5, repeats: int = 30) -> Times:
-    """The times of ``runs`` in seconds, ``repeats`` rows of one column each; every other turn goes backwards.
+    """The times of ``runs`` in seconds, ``repeats`` rows of one column each.
+
+    Every other turn goes backwards, in an order that each pair of turns draws anew: each follows each of the others,
+    and itself, about equally often, since whatever ran last is still in the caches.
 
     Raises :class:`UsageError` for a number of runs that makes no sense.
     """
@@ -147,8 +163,9 @@ def interleaved(runs: Sequence[Callable[[], object]], *, warmup: int = 5, repeat
         for run in runs:
             run()
     times = np.empty((repeats, len(runs)))
+    generator, order = np.random.default_rng(0), list(range(len(runs)))
     for turn in range(repeats):
-        order = range(len(runs)) if turn % 2 == 0 else reversed(range(len(runs)))
+        order = order[::-1] if turn % 2 else generator.permutation(len(runs)).tolist()
         for index in order:
             start = time.perf_counter()
             runs[index]()
@@ -171,18 +188,32 @@ def measured(
     return Measurement(timings, threads, tuple(pinned))
 
 
-def compare_times(before: Times, after: Times, seed: int = 0) -> Comparison:
-    """How many times faster ``after`` is; both have one time a turn, in the same order.
+def joined(parts: Sequence[Measurement]) -> Measurement:
+    """The measurement of the same things that were loaded anew for each of ``parts``, which have equally many turns."""
+    timings = (
+        Timing(timing.name, np.concatenate([part.timings[index].times for part in parts]))
+        for index, timing in enumerate(parts[0].timings)
+    )
+    return replace(parts[0], timings=tuple(timings), loads=len(parts))
 
-    Fewer than six turns have an interval without end, which shows no difference.
+
+def compare_times(before: Times, after: Times, seed: int = 0, loads: int = 1) -> Comparison:
+    """How many times faster ``after`` is; both have one time a turn, in the same order, equally many for each load.
+
+    Fewer than six turns, or than six loads where there are several, have an interval without end, which shows no
+    difference.
     """
     ratio = float(np.median(before) / np.median(after))
     turns = len(before)
-    if turns < LEAST:
+    if turns < LEAST or 1 < loads < LEAST:
         return Comparison(ratio, 0.0, float("inf"))
     generator = np.random.default_rng(seed)
-    length = max(1, round(turns ** (1 / 3)))
-    starts = generator.integers(0, turns, (RESAMPLES, -(-turns // length)))
+    if loads > 1:
+        length = turns // loads
+        starts = length * generator.integers(0, loads, (RESAMPLES, loads))
+    else:
+        length = max(1, round(turns ** (1 / 3)))
+        starts = generator.integers(0, turns, (RESAMPLES, -(-turns // length)))
     drawn = ((starts[:, :, None] + np.arange(length)) % turns).reshape(RESAMPLES, -1)[:, :turns]
     ratios = np.median(before[drawn], axis=1) / np.median(after[drawn], axis=1)
     low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

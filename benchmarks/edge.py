@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,13 +20,12 @@ from typing import Any
 import numpy as np
 from edge_sysroot import fetch, ready, run
 from machine import header
+from reference import path_of, reference
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from graphprune.backends.base import input_specs_of
 from graphprune.backends.registry import usable
-from graphprune.sample_inputs import inputs_that_run
 from graphprune.text import scaled
 
 Row = dict[str, Any]
@@ -58,53 +56,29 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def path_of(network: str) -> Path:
-    """The file of a network in the corpus, or a file as it is."""
-    if network.endswith(".onnx"):
-        return Path(network)
-    return Path(os.environ["GRAPHPRUNE_CORPUS"], "onnx", f"{network}.onnx")
-
-
 def measured(network: str, folder: Path, idle: dict[str, int]) -> list[Row]:
     """One row a runtime: what the artifact gives on aarch64 against what ONNX Runtime gives here."""
-    original = usable("onnxruntime").compile(path_of(network), "cpu", threads=1, optimize="none")
-    feed = inputs_that_run(lambda inputs: original(inputs), input_specs_of(original))
-    expected = original(feed)
-    dims = {
-        dim: feed[spec.name].shape[position]
-        for spec in original.inputs
-        for position, dim in enumerate(spec.dims)
-        if isinstance(dim, str)
-    }
+    told = reference(path_of(network))
     rows = []
     for backend, target in TARGETS:
         row: Row = {"network": network, "runtime": backend}
         with tempfile.TemporaryDirectory() as name:
             made = Path(name) / "artifact"
-            options: Row = {"dims": dims} if backend == "tvm" else {}
+            options: Row = {"dims": told.dims} if backend == "tvm" else {}
             usable(backend).compile(path_of(network), target, threads=1, **options).save(made)
             manifest = json.loads((made / "manifest.json").read_text())
-            np.savez(Path(name) / "in.npz", **feed)  # type: ignore[arg-type]
+            np.savez(Path(name) / "in.npz", **told.feed)  # type: ignore[arg-type]
             place = [str(made / "load.py"), f"{name}/in.npz", f"{name}/out.npz"]
             status, written, peak = run(folder, LOAD, place)
             row.update(bytes=(made / manifest["binary"]).stat().st_size, code_bytes=manifest.get("code_bytes"))
             row.update(status=status, peak_bytes=peak, idle_bytes=idle[backend])
             if status == 0:
-                found = np.load(f"{name}/out.npz")
-                row["error"] = max(_difference(found[each], value) for each, value in expected.items())
+                row["error"] = told.error(np.load(f"{name}/out.npz"))
             else:
                 row["said"] = written.strip().splitlines()[-1:] or [""]
         row["good"] = row.get("error", np.inf) <= TOLERANCE
         rows.append(row)
     return rows
-
-
-def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference, as a share of the largest number that is expected."""
-    if found.shape != expected.shape:
-        return float("inf")
-    largest = float(np.max(np.abs(found.astype(np.float64) - expected)))
-    return largest / max(float(np.max(np.abs(expected))), 1e-30)
 
 
 def show(rows: Sequence[Row]) -> None:

@@ -19,13 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accuracy_networks import NETWORKS as TRAINED
 from latency_networks import BUILD, NETWORKS, dense, torch_pruned
 from latency_table import markdown, plot
 from machine import header
 
 import graphprune
 from graphprune.backends.latency.inputs import typical_inputs
+from graphprune.backends.measure import Measurement
 from graphprune.backends.race import race
+from graphprune.backends.registry import usable
+from graphprune.errors import TargetError
 from graphprune.frontends.onnx_file import load
 
 Row = dict[str, Any]
@@ -33,10 +37,10 @@ REAL = tuple(name for name in NETWORKS if name != "digits")
 PARTS = ("speed", "asked", "curve", "int8")
 ASKED = (80, 65, 50, 35)
 REMOVED = (5, 10, 20, 30, 40, 50, 60, 70, 80)
-EIGHT_BITS = ("ResNet-18", "ResNet-50", "MobileNetV2", "digits")
+EIGHT_BITS = {"MobileNetV2": ("mobilenetv2", "80%"), "ResNet-20": ("resnet20", "50%"), "ResNet-56": ("resnet56", "50%")}
+"""Trained networks, by their names in :mod:`accuracy_networks`, and the multiply-accumulates that are kept."""
 METHODS = ("graphprune", "graphprune, no rounding", "uniform L1, no rounding", "Torch-Pruning")
 KEEP = 0.5
-SAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -45,20 +49,22 @@ class Settings:
 
     threads: int
     repeats: int
+    loads: int
     seconds: float
 
 
-def measured(models: Sequence[Any], settings: Settings) -> Any:
-    """The race of models, the dense one first, on inputs of one sample."""
+def measured(models: Sequence[Any], settings: Settings) -> Measurement:
+    """A race of models, the dense one first, on inputs of one sample."""
     feeds = typical_inputs(load(models[0]))
-    return race(models, feeds, threads=settings.threads, pin=True, repeats=settings.repeats)
+    return race(
+        models, feeds, threads=settings.threads, pin=True, repeats=settings.repeats, loads=settings.loads
+    ).measurement
 
 
 def pruned(path: Path, settings: Settings, **options: Any) -> Any:
     """The result of pruning, without the proof: it takes time and is shown elsewhere."""
-    return graphprune.prune(
-        path, verify=False, gate=False, threads=settings.threads, measure_seconds=settings.seconds, **options
-    )
+    given = {"threads": settings.threads, "measure_seconds": settings.seconds, **options}
+    return graphprune.prune(path, verify=False, gate=False, **given)
 
 
 def speed(network: str, method: str, settings: Settings) -> Row:
@@ -69,7 +75,7 @@ def speed(network: str, method: str, settings: Settings) -> Row:
             return {"status": "skipped", "reason": "there is no module of this network"}
         before, after = files
         macs = [graphprune.inspect(each).counts.macs for each in files]
-        found = measured(files, settings).measurement
+        found = measured(files, settings)
     else:
         before = dense(network)
         options: dict[str, Any] = {
@@ -79,7 +85,7 @@ def speed(network: str, method: str, settings: Settings) -> Row:
         }[method]
         result = pruned(before, settings, macs=f"{KEEP:.0%}", **options)
         macs, after = [result.macs.before, result.macs.after], result.model
-        found = measured([before, after], settings).measurement
+        found = measured([before, after], settings)
     return {
         "macs_before": macs[0],
         "macs_after": macs[1],
@@ -95,7 +101,7 @@ def asked(network: str, share: int, settings: Settings) -> Row:
     start = time.perf_counter()
     result = pruned(dense(network), settings, latency=f"{share}%")
     seconds = time.perf_counter() - start
-    found = measured([dense(network), result.model], settings).measurement
+    found = measured([dense(network), result.model], settings)
     return {
         "asked": share,
         "share": found.timings[1].median / found.timings[0].median,
@@ -111,7 +117,7 @@ def asked(network: str, share: int, settings: Settings) -> Row:
 def curve(network: str, removed: int, settings: Settings) -> Row:
     """How fast a network is at one budget."""
     result = pruned(dense(network), settings, macs=f"{100 - removed}%", round_to="auto")
-    found = measured([dense(network), result.model], settings).measurement
+    found = measured([dense(network), result.model], settings)
     return {
         "removed": removed,
         "macs_before": result.macs.before,
@@ -121,38 +127,32 @@ def curve(network: str, removed: int, settings: Settings) -> Row:
 
 
 def int8(network: str, settings: Settings) -> Row:
-    """Size, latency and agreement of a slim network in eight bits, beside its float form and the dense network."""
-    result = pruned(dense(network), settings, macs=f"{KEEP:.0%}", round_to="auto")
-    feeds = typical_inputs(load(dense(network)))
-    name, example = next(iter(feeds.items()))
-    generator = np.random.default_rng(0)
-    inputs = generator.standard_normal((SAMPLES, *example.shape[1:])).astype(example.dtype)
-    from graphprune.backends.registry import usable
+    """Size, latency and fidelity of a trained, slim network in eight bits, beside its float form and the dense network.
 
+    Batches of one are timed; agreement is with the slim float form, on images that nothing was calibrated on.
+    """
+    name, keep = EIGHT_BITS[network]
+    known = TRAINED[name]
+    data = known.data(0)
+    calibration = {"input": np.concatenate([feed["input"] for feed in data.calibration])}
+    result = pruned(known.path, settings, macs=keep, round_to=8, calibration=calibration, recipe="calibrated")
     runtime = usable("ort")
     options: dict[str, Any] = {"threads": settings.threads}
-    small = runtime.compile(result.model, "cpu", precision="int8-static", calibration=inputs[: SAMPLES // 2], **options)
-    forms = [runtime.compile(result.model, "cpu", **options), small]
+    slim = runtime.compile(result.model, "cpu", **options)
+    small = runtime.compile(result.model, "cpu", precision="int8-static", calibration=calibration, **options)
     folder = BUILD / "artifacts"
     folder.mkdir(parents=True, exist_ok=True)
-    saved = [form.save(folder / f"{network}-{place}".replace("/", "-")) for place, form in enumerate(forms)]
-    found = race([dense(network), *saved], feeds, threads=settings.threads, pin=True, repeats=settings.repeats)
-    told: list[list[int]] = []
-    for form in forms:
-        results = [next(iter(form({name: each[None]}).values())) for each in inputs[SAMPLES // 2 :]]
-        told.append([int(result.argmax()) for result in results])
-    rows = []
-    for place, (form, answers) in enumerate(zip(forms, told, strict=True), 1):
-        rows.append(
-            {
-                "precision": ("fp32", "int8-static")[place - 1],
-                "bytes": form.stored_bytes(),
-                "ms": found.measurement.timings[place].median * 1e3,
-                "comparison": found.measurement.comparison(place).to_dict(),
-                "agreement": float(np.mean(np.equal(told[0], answers))),
-            }
-        )
-    return {"forms": rows}
+    saved = [form.save(folder / f"{name}-{place}") for place, form in enumerate((slim, small))]
+    found = measured([known.path, *saved], settings)
+    told = [np.concatenate([next(iter(form(feed).values())) for feed in data.evaluation()]) for form in (slim, small)]
+    forms = [{"precision": "fp32, dense", "bytes": known.path.stat().st_size, "ms": found.timings[0].median * 1e3}]
+    forms[0].update(data.measure(known.dense(0), told[0]))
+    for place, form in enumerate((slim, small), 1):
+        row = {"precision": ("fp32", "int8-static")[place - 1], "bytes": form.stored_bytes()}
+        row.update(ms=found.timings[place].median * 1e3, comparison=found.comparison(place).to_dict())
+        row.update(data.measure(told[place - 1], told[0]))
+        forms.append(row)
+    return {"macs_before": result.macs.before, "macs_after": result.macs.after, "forms": forms}
 
 
 def cases(options: argparse.Namespace) -> Iterator[tuple[str, str, str, Callable[[Settings], Row]]]:
@@ -163,10 +163,10 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[str, str, str, Callable
         "curve": (curve, options.removed or REMOVED),
     }
     for part in options.part or PARTS:
-        for network in options.network or REAL:
+        for network in options.network or (EIGHT_BITS if part == "int8" else REAL):
             if part == "int8" and network in EIGHT_BITS:
                 yield f"int8/{network}", part, network, functools.partial(int8, network)
-            elif part in several:
+            elif part in several and network in NETWORKS:
                 work, points = several[part]
                 for point in points:
                     yield f"{part}/{network}/{point}", part, network, functools.partial(work, network, point)
@@ -190,12 +190,14 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", action="append", choices=PARTS, help="only these")
-    parser.add_argument("--network", action="append", choices=list(NETWORKS), help="only these")
+    networks = sorted({*NETWORKS, *EIGHT_BITS})
+    parser.add_argument("--network", action="append", choices=networks, help="only these")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="only rows whose name matches")
     parser.add_argument("--asked", type=int, action="append", metavar="PERCENT", help="latencies to ask for")
     parser.add_argument("--removed", type=int, action="append", metavar="PERCENT", help="points of the curve")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=60, help="turns of each race")
+    parser.add_argument("--loads", type=int, default=12, help="how often models are loaded anew in each race")
     parser.add_argument("--seconds", type=float, default=300.0, help="for measuring operators, each time")
     parser.add_argument("--results", type=Path, default=BUILD / "latency.jsonl", help="one row a line, appended to")
     parser.add_argument("--again", action="store_true", help="do again what was done, not only what failed")
@@ -211,16 +213,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.results.parent.mkdir(parents=True, exist_ok=True)
     for key, text in header(["onnxruntime", "numpy", "torch", "torchvision", "timm", "torch-pruning"]).items():
         print(f"{key}: {text}", flush=True)
-    settings = Settings(options.threads, options.repeats, options.seconds)
+    settings = Settings(options.threads, options.repeats, options.loads, options.seconds)
     known = recorded(options.results)
     for name, part, network, work in () if options.table else cases(options):
-        done = known.get(name, {}).get("status") in ("done", "skipped")
+        done = known.get(name, {}).get("status") in ("done", "skipped", "refused")
         if not fnmatch(name, options.only) or (done and not options.again):
             continue
         row: Row = {"name": name, "part": part, "network": network, "method": name.rpartition("/")[2], "status": "done"}
         start = time.perf_counter()
         try:
             row.update(work(settings))
+        except TargetError as error:
+            row.update(status="refused", reason=str(error))
         except Exception as error:  # a row that fails is a result; the others are still made
             row.update(status="failed", reason=f"{type(error).__name__}: {error}"[:300])
         row["wall"] = round(time.perf_counter() - start, 1)
@@ -229,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file.write(json.dumps(row) + "\n")
         said = row.get("comparison", {}).get("text") or row.get("reason") or ""
         print(f"{name}: {row['status']} {said} ({row['wall']} s)", flush=True)
-    chosen = options.part or PARTS, options.network or REAL
+    chosen = options.part or PARTS, options.network or (*REAL, *EIGHT_BITS)
     shown = [row for row in known.values() if row["part"] in chosen[0] and row["network"] in chosen[1]]
     print(markdown(shown))
     if options.markdown:

@@ -13,7 +13,7 @@ Row = dict[str, Any]
 SPEED = ("network", "by", "MACs kept", "ms", "faster by", "95 % interval", "of the MAC ratio")
 ASKED = ("network", "asked", "measured", "off by", "rounds", "s")
 CURVE = ("network", "MACs removed", "MACs kept", "faster by", "95 % interval", "verdict")
-INT8 = ("network", "precision", "size", "ms", "faster by", "agreement with the slim float model")
+INT8 = ("network", "MACs kept", "precision", "size", "ms", "faster by", "accuracy", "agreement with slim fp32")
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -61,10 +61,12 @@ def _curve(row: Row) -> Iterator[tuple[str, ...]]:
 
 
 def _int8(row: Row) -> Iterator[tuple[str, ...]]:
-    for form in row["forms"]:
+    kept = f"{row['macs_after'] / row['macs_before']:.1%}"
+    for place, form in enumerate(row["forms"]):
         size = f"{form['bytes'] / 1e6:.2f} MB"
-        ratio, _ = _compared(form["comparison"])
-        yield row["network"], form["precision"], size, f"{form['ms']:.2f}", ratio, f"{form['agreement']:.1%}"
+        ratio = _compared(form["comparison"])[0] if place else ""
+        shares = f"{form['accuracy']:.1%}", f"{form['agreement']:.1%}"
+        yield row["network"], kept if place else "100.0%", form["precision"], size, f"{form['ms']:.2f}", ratio, *shares
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:

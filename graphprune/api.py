@@ -204,11 +204,20 @@ def prune(
         if chosen.made_up and calibration is None:
             data["calibration"] = calibration = MADE_UP
         if chosen.measured and curves is None:
-            asked = dataclasses.replace(
+            from graphprune.trials import with_curves
+
+            asked, data["calibration"], data["notes"] = with_curves(
+                model,
+                args if isinstance(args, tuple) else None,
+                kwargs,
                 asked,
-                curves=_measured(
-                    model, args, kwargs, data, criterion or chosen.criterion, seed, dims, progress, dynamic_shapes
-                ),
+                lambda way: steps_by(chosen, way, criterion, normalize, compensate),
+                data,
+                criterion=data.get("criterion", criterion or chosen.criterion),
+                seed=seed,
+                dims=dims,
+                progress=progress,
+                dynamic_shapes=dynamic_shapes,
             )
         steps = steps_by(chosen, asked, criterion, normalize, compensate)
     else:
@@ -415,33 +424,6 @@ def _onnx(model: Source | Torch) -> Source:
     if isinstance(model, str | os.PathLike | ir.Model | onnx.ModelProto):
         return model
     raise UsageError(f"a {type(model).__name__} is neither an ONNX model nor a PyTorch module")
-
-
-def _measured(
-    model: Source | Torch,
-    args: PathLike | tuple[Any, ...] | None,
-    kwargs: Mapping[str, Any] | None,
-    data: Mapping[str, Any],
-    criterion: str,
-    seed: int,
-    dims: Mapping[str, int] | None,
-    progress: Progress | None,
-    dynamic_shapes: Any,
-) -> Curves:
-    """The sensitivity curves of a model on the calibration inputs of a call."""
-    from graphprune.measuring import sensitivity
-
-    return sensitivity(
-        model,
-        args if isinstance(args, tuple) else None,
-        kwargs,
-        calibration=data["calibration"],
-        criterion=data.get("criterion", criterion),
-        seed=seed,
-        dims=dims,
-        progress=progress,
-        dynamic_shapes=dynamic_shapes,
-    )
 
 
 _ONLY_THE_CUT = "weights were chosen anew where this plan was made; a plan stores the cut alone, which was applied"

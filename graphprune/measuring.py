@@ -42,7 +42,7 @@ from graphprune.score import criterion as criterion_called
 from graphprune.score.normalize import classes
 from graphprune.structure import Group, Structure
 
-__all__ = ["DISTANCES", "REMOVED", "bundles", "sensitivity"]
+__all__ = ["DISTANCES", "REMOVED", "WORST", "bundles", "host_of", "loss_of", "sensitivity"]
 
 REMOVED = (0.25, 0.5, 0.75, 0.9)
 """The shares that are measured where nobody says."""
@@ -116,7 +116,7 @@ def sensitivity(
     judge = criterion_called(criterion, seed)
     clock = Clock(progress)
     with clock("load"):
-        host = _host(model, args, kwargs, dynamic_shapes)
+        host = host_of(model, args, kwargs, dynamic_shapes)
         batches = load_batches(SYNTHETIC if calibration is None else calibration, host, seed=seed, dims=dims)
     program = program_of(host)
     with clock("analyse"):
@@ -215,7 +215,7 @@ class _Measurement:
 
     def _loss(self, slim: Host) -> float:
         runs = Calibration(slim, self._batches.feeds)
-        return _loss_of(evaluate(self._dense, runs, self._batches, names=self._names).fidelity, self._distance)
+        return loss_of(evaluate(self._dense, runs, self._batches, names=self._names).fidelity, self._distance)
 
 
 def _function(after: Callable[[Host], None] | None) -> After:
@@ -235,8 +235,8 @@ def _passes(text: str, batches: Batches, dims: Mapping[str, int] | None) -> Afte
     return run
 
 
-def _loss_of(found: Fidelity, distance: str) -> float:
-    """How far outputs are apart, by one number.
+def loss_of(found: Fidelity, distance: str = "auto") -> float:
+    """How far outputs are apart, by one number, as :data:`DISTANCES` says.
 
     Raises:
         UsageError: no output has such a distance.
@@ -259,7 +259,7 @@ def _shares(removed: Sequence[float]) -> tuple[float, ...]:
     return tuple(sorted(set(map(float, removed))))
 
 
-def _host(model: Any, args: Any, kwargs: Any, dynamic_shapes: Any) -> Host:
+def host_of(model: Any, args: Any, kwargs: Any, dynamic_shapes: Any) -> Host:
     """The program as :func:`graphprune.prune` cuts it."""
     if is_torch(model):
         from graphprune.torch_api import program_from

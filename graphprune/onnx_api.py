@@ -30,7 +30,7 @@ from graphprune.passes.verify import Verify
 from graphprune.plan import Plan
 from graphprune.proof import Incomparable, Verification, disagreement
 from graphprune.proof import verify as prove
-from graphprune.recipes import calibrated
+from graphprune.recipes import calibrated, notes_of
 from graphprune.recovered import recovers, take_weights
 from graphprune.result import Change, Inspection, PruneResult
 from graphprune.sample_inputs import random_inputs
@@ -71,7 +71,8 @@ def prune_model(
         check_finite(work)
         loaded = work.clone()
         mark = fingerprint(work)
-    context = passes.Context(data=calibrated(data or {}, work, seed, dims), dims=dims, clock=clock)
+    found = calibrated(data or {}, work, seed, dims)
+    context = passes.Context(data=found, dims=dims, clock=clock, notes=notes_of(found))
     canonical = bool(steps) and isinstance(steps[0], passes.Canonicalize)
     with clock("canonicalize"):
         (steps[0] if canonical else passes.Canonicalize())(work, context)

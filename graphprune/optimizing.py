@@ -17,8 +17,8 @@ from graphprune.backends.base import Executable
 from graphprune.backends.gate import AGAIN, require_faster
 from graphprune.backends.latency.inputs import typical_inputs
 from graphprune.backends.machine import pinned
-from graphprune.backends.measure import Comparison, Measurement, measured
-from graphprune.backends.race import compiled, prepared
+from graphprune.backends.measure import Comparison, Measurement
+from graphprune.backends.race import compiled, in_turns, prepared
 from graphprune.backends.registry import usable
 from graphprune.clock import Clock, Progress
 from graphprune.errors import GraphpruneError, UsageError
@@ -142,13 +142,20 @@ def optimize(
         feeds = typical_inputs(dense, dims, seed)
         with pinned(threads) as processors:
             with clock("compile"):
-                first = compiled(runtime, dense, target, threads=threads)
+                first = compiled(runtime, dense, target, threads=threads, rpc=wanted.get("rpc"))
                 second = runtime.compile(result.model, target, **wanted)
-            runs = [prepared(first, feeds), prepared(second, feeds)]
+            for each in (first, second):
+                prepared(each, feeds)
             with clock("measure"):
                 for turns in (TURNS, AGAIN * TURNS):
-                    names = ["dense", "slim"]
-                    found = measured(names, runs, repeats=turns, threads=threads, pinned=processors)
+                    found = in_turns(
+                        [first, second],
+                        [feeds, feeds],
+                        repeats=turns,
+                        threads=threads,
+                        pinned=processors,
+                        rpc=wanted.get("rpc"),
+                    )
                     comparison = found.comparison(1)
                     if comparison.verdict != "no difference shown":
                         break
@@ -161,8 +168,7 @@ def optimize(
     artifact = None
     if output is not None:
         with clock("write"):
-            own = Measurement((found.timings[1],), found.threads, found.pinned, found.machine)
-            artifact = second.save(output, own)
+            artifact = second.save(output, found.only(1))
     return Optimized(result, second, found, comparison, artifact, clock.seconds)
 
 

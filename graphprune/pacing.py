@@ -24,6 +24,8 @@ __all__ = ["ROUNDS", "TOLERANCE", "pace"]
 
 TOLERANCE = 0.05
 """How far from the target a measured latency may be, relative to it."""
+NEAR = 0.5
+"""The part of the tolerance within which no better cut is looked for; the rest is for what measuring gets wrong."""
 ROUNDS = 6
 """Cuts that are measured at most."""
 
@@ -82,10 +84,11 @@ def pace(
         found = _Try(selection, predicted, dense, slim, slim / dense if target.relative else slim)
         tries.append(found)
         say(f"round {number}: {slim * 1e3:.3g} ms of {dense * 1e3:.3g} ms, asked {target}")
-        if abs(found.measured / wanted - 1) <= tolerance:
+        if abs(found.measured / wanted - 1) <= NEAR * tolerance:
             break
         limit = _next(tries, wanted, whole, scale)
-    fast = [each for each in tries if each.measured <= wanted * (1 + tolerance)]
+    limits = (wanted * (1 + NEAR * tolerance), wanted * (1 + tolerance))
+    fast = next(filter(None, ([each for each in tries if each.measured <= limit] for limit in limits)), [])
     history = tuple((each.predicted / whole, each.slim / each.dense) for each in tries)
     best = max(fast, key=lambda each: each.predicted) if fast else min(tries, key=lambda each: each.measured)
     outcome = Pace(str(target), best.dense, best.slim, (whole / 1e9, best.predicted / 1e9), history)

@@ -28,7 +28,7 @@ from graphprune.outcome import Figures, compared, group_count, plan_of
 from graphprune.plan import Plan
 from graphprune.proof.torch_proof import verify_program
 from graphprune.proof.verification import Verification
-from graphprune.recipes import calibrated
+from graphprune.recipes import calibrated, notes_of
 from graphprune.recovered import recovers, take_weights
 from graphprune.result import Change, Inspection, PruneResult
 
@@ -121,7 +121,8 @@ def prune_module(
     with clock("analyse"):
         before = Figures.of(program, dims)
     reports = [("canonicalize", passes.Report(False))]
-    context = passes.Context(reports=reports, data=calibrated(data or {}, program, seed, dims), dims=dims, clock=clock)
+    found = calibrated(data or {}, program, seed, dims)
+    context = passes.Context(reports=reports, data=found, dims=dims, clock=clock, notes=notes_of(found))
     work = program.clone()
     steps = [step for step in steps if not isinstance(step, passes.Canonicalize)]
     try:

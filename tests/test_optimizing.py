@@ -8,30 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from told_times import taking
 
 import graphprune
-from graphprune import optimizing
-from graphprune.backends.measure import Measurement, Timing
+from graphprune.backends import race
 from graphprune.backends.registry import load
 from graphprune.errors import SlowerError, UsageError
 from graphprune.models import digits_path, digits_test
 
 
-def taking(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
-    """Let models take so long, whatever they are."""
-
-    def told(names: list[str], runs: list[Any], *, repeats: int, **circumstances: Any) -> Measurement:
-        for run in runs:
-            run()
-        return Measurement(
-            tuple(Timing(name, np.full(repeats, each)) for name, each in zip(names, seconds, strict=True))
-        )
-
-    monkeypatch.setattr(optimizing, "measured", told)
-
-
 def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taking(monkeypatch, 2e-3, 1e-3)
+    taking(monkeypatch, race, 2e-3, 1e-3)
     images = digits_test().inputs[:32]
     stages: list[str] = []
     found = graphprune.optimize(
@@ -62,7 +49,7 @@ def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_not_faster_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taking(monkeypatch, 1e-3, 2e-3)
+    taking(monkeypatch, race, 1e-3, 2e-3)
     options: dict[str, Any] = {"budget": {"ratio": 0.5}, "threads": 1, "output": tmp_path / "slim"}
     with pytest.raises(SlowerError, match=r"not shown to be faster than the dense one: slower by 2\.00x"):
         graphprune.optimize(digits_path(), **options)
@@ -94,7 +81,7 @@ def test_what_makes_no_sense(tmp_path: Path) -> None:
 @pytest.mark.torch
 def test_a_module_is_exported_first(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
-    taking(monkeypatch, 2e-3, 1e-3)
+    taking(monkeypatch, race, 2e-3, 1e-3)
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8)).eval()
     found = graphprune.optimize(module, (torch.zeros(1, 16),), budget={"ratio": 0.5}, threads=1)

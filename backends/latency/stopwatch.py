@@ -21,7 +21,7 @@ from graphprune.backends.latency.store import Store
 from graphprune.backends.latency.tables import ALIGNED, Table, Widths, is_joint, widths_reader
 from graphprune.backends.machine import machine, pinned
 from graphprune.backends.measure import Measurement, measured
-from graphprune.backends.race import compiled, prepared
+from graphprune.backends.race import compiled, in_turns, prepared
 from graphprune.backends.registry import usable
 from graphprune.clock import Progress
 from graphprune.cost import CostModel
@@ -37,7 +37,7 @@ SECONDS = 60.0
 """For measuring operators, where nobody says; what was measured before takes none of it."""
 RACE = 2.0
 """Seconds that one race takes, about."""
-FEWEST, MOST = 11, 51
+FEWEST, MOST = 12, 60
 """Turns of a race."""
 SHARE = 0.02
 """The part of the predicted latency below which no cliff of a kind of layer is looked for."""
@@ -174,8 +174,8 @@ class LatencyStopwatch:
             runs = [prepared(executable, feeds) for executable in executables]
             once = sum(timing.median for timing in measured(["" for _ in runs], runs, warmup=2, repeats=3).timings)
             turns = round(min(max(RACE / max(once, 1e-9), FEWEST), MOST))
-            names = [executable.name for executable in executables]
-            return measured(names, runs, warmup=2, repeats=turns, threads=self.threads, pinned=processors)
+            several = [feeds] * len(executables)
+            return in_turns(executables, several, warmup=2, repeats=turns, threads=self.threads, pinned=processors)
 
     # -- cliffs ---------------------------------------------------------------------------------------------------
 

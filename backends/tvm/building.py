@@ -12,7 +12,7 @@ from graphprune.backends.tvm.targets import TargetInfo, is_here, linker
 from graphprune.errors import ModelError
 from graphprune.text import first_line
 
-__all__ = ["built", "fused", "linked", "scheduled"]
+__all__ = ["built", "fused", "linked", "lowered", "scheduled"]
 
 LOWERING = (
     "RewriteDataflowReshape",
@@ -83,12 +83,17 @@ def scheduled(module: Any, target: Any, database: Any = None) -> Any:
         return dlight.ApplyDefaultSchedule(*map(_Guarded, rules))(module.clone())
 
 
+def lowered(module: Any) -> Any:
+    """What :func:`scheduled` gives as instructions of Relax's machine."""
+    tvm = library()
+    return tvm.transform.Sequential([getattr(tvm.relax.transform, name)() for name in LOWERING])(module)
+
+
 def built(module: Any, target: Any) -> Any:
     """TVM's executable of what :func:`scheduled` gives."""
     tvm = library()
     with quiet(), target, tvm.transform.PassContext(opt_level=3):
-        passes = tvm.transform.Sequential([getattr(tvm.relax.transform, name)() for name in LOWERING])
-        return tvm.compile(module, target=target, relax_pipeline=passes)
+        return tvm.compile(module, target=target, relax_pipeline=lowered)
 
 
 def linked(executable: Any, info: TargetInfo, folder: Path) -> tuple[Path, str]:

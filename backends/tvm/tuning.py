@@ -23,7 +23,7 @@ from graphprune.backends.tvm.targets import TargetInfo, cores
 from graphprune.errors import ModelError, UsageError
 from graphprune.text import first_line
 
-__all__ = ["Tuning", "database_folder", "tuned"]
+__all__ = ["Tuning", "database_folder", "stored_database", "tuned"]
 
 BATCH = 64
 """The most schedules that are measured of a task before the next one's turn, as in TVM."""
@@ -98,6 +98,20 @@ def database_folder(root: Path, target: Any) -> Path:
     attributes = dict(target.attrs)
     name = str(attributes.get("mcpu") or attributes.get("arch") or target.kind.name)
     return root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def stored_database(root: Path, target: Any) -> Any:
+    """The database that tuning for ``target`` left in ``root``.
+
+    Raises:
+        UsageError: there is none.
+        ModelError: it is damaged.
+    """
+    folder = database_folder(root, target)
+    if not all((folder / name).is_file() for name in FILES):
+        raise UsageError(f"{root}: nothing was tuned there for {target}; tune with --tune TRIALS --database {root}")
+    with quiet():
+        return _database(folder)
 
 
 def _tune(

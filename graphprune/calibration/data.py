@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,13 @@ class Batches:
             digest.update(f"{array.dtype} {array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+    def part(self, which: Sequence[int]) -> Batches:
+        """The batches with these numbers."""
+        counts = tuple(self.counts[number] for number in which) if self.counts else ()
+        targets = None if self.targets is None else [self.targets[number] for number in which]
+        feeds = [self.feeds[number] for number in which]
+        return replace(self, feeds=feeds, targets=targets, samples=sum(counts), counts=counts)
 
     def to_dict(self) -> dict[str, Any]:
         """What a report says of them, as JSON types."""

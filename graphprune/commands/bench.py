@@ -28,6 +28,15 @@ def command(
     ],
     repeats: Annotated[int, typer.Option("--repeats", metavar="N", min=1, help="Measured runs of each model.")] = 30,
     warmup: Annotated[int, typer.Option("--warmup", metavar="N", min=0, help="Runs before measuring.")] = 5,
+    loads: Annotated[
+        int,
+        typer.Option(
+            "--loads",
+            metavar="N",
+            min=1,
+            help="How often models are loaded anew, which places their memory elsewhere; they share the runs.",
+        ),
+    ] = 6,
     threads: Threads = None,
     pin: Annotated[
         bool,
@@ -66,6 +75,7 @@ def command(
             target=target,
             warmup=warmup,
             repeats=repeats,
+            loads=loads,
             threads=threads,
             pin=pin,
             dims=parse_dims(dims),

@@ -11,13 +11,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from onnx_models import parse
+from told_times import taking
 
-from graphprune.backends import gate
+from graphprune.backends import gate, race
 from graphprune.backends.gate import faster
 from graphprune.backends.machine import processors_for
 from graphprune.backends.measure import Comparison
 from graphprune.backends.onnxruntime.backend import OnnxRuntime
-from graphprune.backends.race import race
 from graphprune.errors import ModelError, SlowerError, UsageError
 
 
@@ -30,30 +30,37 @@ def product(path: Path, size: int, columns: int | None = None) -> Path:
 def test_models_and_artifacts_race(tmp_path: Path) -> None:
     small, large = product(tmp_path / "small.onnx", 1024, 8), product(tmp_path / "large.onnx", 1024, 2048)
     artifact = OnnxRuntime().compile(small, "cpu").save(tmp_path / "artifact")
-    found = race([large, small, artifact], threads=1, pin=True, repeats=10, warmup=1)
+    found = race.race([large, small, artifact], threads=1, pin=True, repeats=10, warmup=1)
     assert [each.name for each in found.executables] == [str(large), str(small), str(artifact)]
     assert found.measurement.pinned == tuple(processors_for(1))
-    assert found.measurement.comparison(1).verdict == found.measurement.comparison(2).verdict == "faster"
+    assert [each.runs for each in found.measurement.timings] == [10, 10, 10]
+    assert all((each.times > 0).all() for each in found.measurement.timings)
     assert found.executables[1].stored_bytes() < found.executables[0].stored_bytes()
-    assert faster(large, small, threads=1, repeats=10).low > 1
-    with pytest.raises(SlowerError, match=r"large.onnx is not shown to be faster than .*: slower by") as caught:
-        faster(small, large, threads=1, repeats=10)
+
+
+def test_what_is_slower_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other = product(tmp_path / "first.onnx", 8), product(tmp_path / "other.onnx", 16)
+    taking(monkeypatch, race, 3e-3, 1e-3)
+    assert faster(first, other, threads=1, repeats=10).low == pytest.approx(3)
+    taking(monkeypatch, race, 1e-3, 3e-3)
+    with pytest.raises(SlowerError, match=r"other.onnx is not shown to be faster than .*: slower by 3.00x") as caught:
+        faster(first, other, threads=1, repeats=10)
     assert caught.value.exit_code == 6
     assert caught.value.details["comparison"]["verdict"] == "slower"
-    assert faster(small, large, threads=1, repeats=10, allow_slower=True).high < 1
+    assert faster(first, other, threads=1, repeats=10, allow_slower=True).high < 1
 
 
 def test_threads_must_be_alike(tmp_path: Path) -> None:
     model = product(tmp_path / "m.onnx", 8)
     artifact = OnnxRuntime().compile(model, "cpu", threads=1).save(tmp_path / "artifact")
     with pytest.raises(UsageError, match=r"as many as there are cores and .*artifact for 1 threads: give --threads"):
-        race([model, artifact])
-    assert race([artifact], repeats=1).measurement.threads == 1
+        race.race([model, artifact])
+    assert race.race([artifact], repeats=1).measurement.threads == 1
 
 
 def test_a_folder_that_is_no_artifact(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no artifact, it has no manifest"):
-        race([tmp_path])
+        race.race([tmp_path])
 
 
 def test_measured_again_where_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

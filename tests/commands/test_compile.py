@@ -10,7 +10,9 @@ import onnx_ir as ir
 import pytest
 from command_line import Run
 from onnx_models import parse
+from told_times import taking
 
+from graphprune.backends import race
 from graphprune.cli import main
 from graphprune.models import digits_path, digits_test
 
@@ -37,7 +39,7 @@ def test_backends_are_listed(run: Run) -> None:
     assert all(target["available"] or target["remedy"] for target in targets.values())
 
 
-def test_compile_run_and_bench(run: Run, tmp_path: Path) -> None:
+def test_compile_run_and_bench(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = digits_test().inputs
     np.savez(tmp_path / "calib.npz", images=images[:64])
     folder = tmp_path / "int8"
@@ -53,13 +55,16 @@ def test_compile_run_and_bench(run: Run, tmp_path: Path) -> None:
     assert answer.document["outputs"] == [{"name": "logits", "dtype": "float32", "shape": [16, 10]}]
     with np.load(tmp_path / "y.npz") as found:
         assert np.mean(found["logits"].argmax(1) == digits_test().labels[64:80]) > 0.8
+    taking(monkeypatch, race, 2e-3, 1e-3)
     answer = run("bench", DIGITS, folder, "--threads", "1", "--repeats", "10", "--gate", "--json")
     assert answer.code == 0
     dense, small = answer.document["models"]
     assert dense["comparison"] is None
     assert small["comparison"]["verdict"] == "faster"
     assert small["comparison"]["low"] <= small["speedup"] <= small["comparison"]["high"]
+    assert small["speedup"] == pytest.approx(2)
     assert answer.document["threads"] == 1
+    taking(monkeypatch, race, 1e-3, 2e-3)
     refused = run("bench", folder, DIGITS, "--threads", "1", "--repeats", "10", "--gate", "--json")
     assert refused.code == 6
     assert refused.document["status"] == "refused"

@@ -1,0 +1,116 @@
+"""How much of each group goes, by measured curves or by scores alone: both are tried, and the nearer one is taken.
+
+Curves say what scores cannot, how a whole network takes a cut; but those of few inputs are noisy, and a cut that
+follows them fits the inputs that they were measured on. So a part of the calibration inputs is held out, curves are
+measured on the rest, the network is pruned and compensated both ways on that rest, and the outputs on what was held out
+decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphprune import passes
+from graphprune.calibration.data import Batches, load_batches
+from graphprune.calibration.evaluate import evaluate
+from graphprune.calibration.observe import Calibration
+from graphprune.clock import Clock, Progress
+from graphprune.errors import TargetError
+from graphprune.frontends.program import Host
+from graphprune.measuring import WORST, host_of, loss_of, sensitivity
+from graphprune.passes.prune import Prune
+
+__all__ = ["held_out", "with_curves"]
+
+HELD = 0.25
+"""The share of the batches that is held out."""
+
+Steps = Callable[[Prune], Sequence[passes.Pass]]
+
+
+def with_curves(
+    model: Any,
+    args: tuple[Any, ...] | None,
+    kwargs: Mapping[str, Any] | None,
+    asked: Prune,
+    steps: Steps,
+    data: Mapping[str, Any],
+    *,
+    criterion: Any,
+    seed: int,
+    dims: Mapping[str, int] | None,
+    progress: Progress | None,
+    dynamic_shapes: Any,
+) -> tuple[Prune, Batches, tuple[str, ...]]:
+    """``asked`` with measured curves where they help; the calibration inputs as they were read; and notes.
+
+    ``steps`` are all that is done for a way to prune. With a single batch, which leaves nothing to hold out, and for a
+    latency, whose rounds take long, curves are used untried.
+
+    Raises:
+        GraphpruneError: as :func:`graphprune.measuring.sensitivity`.
+    """
+    clock = Clock(progress)
+    host = host_of(model, args, kwargs, dynamic_shapes)
+    batches = load_batches(data["calibration"], host, seed=seed, dims=dims)
+    parts = None if asked.latency else held_out(batches, seed)
+    known = batches if parts is None else parts[0]
+    curves = sensitivity(
+        model,
+        args,
+        kwargs,
+        calibration=known,
+        criterion=criterion,
+        seed=seed,
+        dims=dims,
+        progress=progress,
+        dynamic_shapes=dynamic_shapes,
+    )
+    measured = replace(asked, curves=curves)
+    if parts is None:
+        return measured, batches, ()
+
+    def loss(way: Prune) -> float:
+        context = passes.Context(
+            reports=[("canonicalize", passes.Report(False))],
+            data={**data, "calibration": known},
+            dims=dims,
+            clock=clock,
+        )
+        slim = host.clone()
+        if way.round_to == "auto":  # which takes a stopwatch, and matters to time alone
+            way = replace(way, round_to=1)
+        try:
+            passes.run_passes(slim, list(steps(way)), context)
+        except TargetError:  # the other way may reach it
+            return WORST
+        return _loss(host, slim, parts[1])
+
+    clock.say("try: shares by curves, and by scores alone")
+    by_curves, by_scores = loss(measured), loss(asked)
+    note = (
+        f"shares of groups by {'measured curves' if by_curves <= by_scores else 'scores alone'}: tried on "
+        f"{parts[1].samples} held-out samples, outputs are {by_curves:.3g} from the dense ones by curves, "
+        f"{by_scores:.3g} by scores"
+    )
+    return measured if by_curves <= by_scores else asked, batches, (note,)
+
+
+def held_out(batches: Batches, seed: int = 0) -> tuple[Batches, Batches] | None:
+    """What remains of ``batches`` and what is held out, drawn by ``seed``; None of a single batch."""
+    if len(batches) < 2:
+        return None
+    order = np.random.default_rng(seed).permutation(len(batches)).tolist()
+    count = max(1, round(HELD * len(batches)))
+    return batches.part(sorted(order[count:])), batches.part(sorted(order[:count]))
+
+
+def _loss(dense: Host, slim: Host, held: Batches) -> float:
+    names = [value.name or "" for value in dense.graph.outputs] if isinstance(dense, ir.Model) else []
+    runs = [Calibration(each, held.feeds) for each in (dense, slim)]
+    return loss_of(evaluate(runs[0], runs[1], held, names=names).fidelity)
