@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["PlainCpu", "rows", "strip"]
+__all__ = ["PlainCpu", "arranged", "rows", "strip"]
 
 LONGEST = 16
 """The longest strip, of 32-bit numbers; with the most rows it fills the registers of vectors that a processor has."""
@@ -31,17 +31,21 @@ class PlainCpu:
     def apply(self, function: Any, target: Any, _tunable: bool) -> Any:
         """See the class; C sources, which have no vectors, stay as they are."""
         from tvm import s_tir, tirx
-        from tvm.s_tir.dlight.analysis import normalize_prim_func
 
-        if not isinstance(function, tirx.PrimFunc) or target.kind.name != "llvm":
+        if not isinstance(function, tirx.PrimFunc):
             return None
         schedule = s_tir.Schedule(function)
-        blocks = normalize_prim_func(schedule)
-        if not blocks:
-            return None
-        for info in blocks:
-            _arrange(schedule, info, is_parallel=int(target.attrs.get("num-cores", 1)) > 1)
-        return schedule
+        return schedule if arranged(schedule, target) else None
+
+
+def arranged(schedule: Any, target: Any) -> bool:
+    """Arrange the loops of a function that nothing was done to yet; whether there were any to arrange."""
+    from tvm.s_tir.dlight.analysis import normalize_prim_func
+
+    blocks = normalize_prim_func(schedule) if target.kind.name == "llvm" else None
+    for info in blocks or ():
+        _arrange(schedule, info, is_parallel=int(target.attrs.get("num-cores", 1)) > 1)
+    return bool(blocks)
 
 
 def strip(extent: int) -> int:
@@ -78,7 +82,7 @@ def _arrange(schedule: Any, info: Any, *, is_parallel: bool) -> None:
     reduced = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == "R"]
     last = outer.pop()
     tile: list[Any] = []
-    width = strip(_extent(schedule, last) or 1)
+    width = 1 if _has_bools(schedule, info.block_rv) else strip(_extent(schedule, last) or 1)
     if width > 1:
         last, lane = schedule.split(last, [None, width])
         tile = [*(_rows_of(schedule, outer) if reduced else ()), lane]
@@ -96,6 +100,12 @@ def _arrange(schedule: Any, info: Any, *, is_parallel: bool) -> None:
     if reduced:
         zeroed = schedule.decompose_reduction(info.block_rv, reduced[0])
         _mark(schedule, schedule.get_loops(zeroed)[-len(tile) :])
+
+
+def _has_bools(schedule: Any, block: Any) -> bool:
+    """Whether a block reads or writes booleans, of which LLVM gets vectors of one and of eight bits mixed."""
+    found = schedule.get(block)
+    return any(str(region.source.dtype) == "bool" for region in (*found.reads, *found.writes))
 
 
 def _rows_of(schedule: Any, outer: list[Any]) -> list[Any]:

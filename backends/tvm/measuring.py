@@ -29,11 +29,26 @@ class Failures:
     first: str = ""
 
 
-def builder() -> Any:
-    """TVM's builder, which compiles candidates in processes of their own."""
-    from tvm.s_tir.meta_schedule.builder import LocalBuilder
+def builder(wanted: TvmOptions) -> Any:
+    """TVM's builder, which compiles candidates in processes of their own; it tells whoever waits of each batch.
 
-    return LocalBuilder(max_workers=cores(None), timeout_sec=BUILD_SECONDS, f_build=_build)
+    What was measured is told after a task's *second* turn only, which takes minutes where there are many tasks.
+    """
+    from tvm.ir.utils import derived_object
+    from tvm.s_tir.meta_schedule.builder import LocalBuilder, PyBuilder
+
+    local = LocalBuilder(max_workers=cores(None), timeout_sec=BUILD_SECONDS, f_build=_build)
+    batches = 0
+
+    @derived_object
+    class Builder(PyBuilder):  # type: ignore[misc]
+        def build(self, build_inputs: Any) -> Any:
+            nonlocal batches
+            batches += 1
+            wanted.say(f"tuning: compiling and measuring {len(build_inputs)} schedules, batch {batches}")
+            return local.build(build_inputs)
+
+    return Builder()
 
 
 def runner(info: TargetInfo, wanted: TvmOptions) -> Any:

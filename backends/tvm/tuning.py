@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from graphprune.backends.quiet import quiet
+from graphprune.backends.tvm.baseline import add_plain
 from graphprune.backends.tvm.measuring import Failures, builder, report_to, runner
 from graphprune.backends.tvm.options import TvmOptions
 from graphprune.backends.tvm.package import require_for_tuning, versions
@@ -135,6 +136,9 @@ def _tune(
         ).clone()
         for index, task in enumerate(tasks)
     ]
+    compiler, device = builder(wanted), runner(info, wanted)
+    wanted.say("tuning: measuring what there is without")
+    add_plain(tasks, target, info.device, database, compiler, device)
     create = meta_schedule.measure_callback.MeasureCallback.create
     callbacks = [report_to(wanted, failures), *(each for each in create("default") if not _prints(each))]
     meta_schedule.tune_tasks(
@@ -143,8 +147,8 @@ def _tune(
         work_dir=str(wanted.folder),
         max_trials_global=wanted.tune,
         num_trials_per_iter=each,
-        builder=builder(),
-        runner=runner(info, wanted),
+        builder=compiler,
+        runner=device,
         database=database,
         measure_callbacks=callbacks,
     )

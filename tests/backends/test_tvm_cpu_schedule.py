@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from onnx_models import parse
 from tvm_programs import convolution, needs_tvm
 
 from graphprune.backends.registry import backend
-from graphprune.backends.tvm import building, importing, package, targets
+from graphprune.backends.tvm import building, importing, package, targets, tuning
 from graphprune.backends.tvm.backend import Tvm
 
 pytestmark = needs_tvm
@@ -60,3 +63,38 @@ def test_loops_become_vectors_and_tiles() -> None:
     for word in ("T.parallel", "T.vectorized(T.int64(8))", "T.unroll(T.int64(8))", 'scope="local"'):
         assert word in text
         assert word not in module.script()
+
+
+def test_booleans_are_no_vectors() -> None:
+    text = """g (float[2, 7] x, bool[2, 7] m) => (bool[2, 7] y) {
+        c = Constant<value = float {0.0}>()
+        a = Greater(x, c)
+        y = And(a, m)
+    }"""
+    feed = {"x": GENERATOR.standard_normal((2, 7)).astype(np.float32), "m": GENERATOR.random((2, 7)) < 0.5}
+    found = Tvm().compile(parse(text), "cpu", threads=1, verify=False)(feed)["y"]
+    assert np.array_equal(found, (feed["x"] > 0) & feed["m"])
+
+
+def test_tuning_keeps_the_plain_schedule_where_it_is_faster(tmp_path: Path) -> None:
+    """The database gives the fastest record, and the plain schedule has one; its trace is the schedule."""
+    from tvm.s_tir import Schedule
+    from tvm.s_tir.meta_schedule.database import JSONDatabase
+    from tvm_ffi import structural_equal
+
+    options: dict[str, Any] = {"threads": 1, "dims": {"n": 1}, "tune": 2, "database": tmp_path}
+    Tvm().compile(convolution(), "cpu", **options)
+    (folder,) = (each for each in tmp_path.iterdir() if each.is_dir())
+    records = JSONDatabase(*(str(folder / name) for name in tuning.FILES)).get_all_tuning_records()
+    assert len(records) > 1
+    target = targets.description(package.library(), targets.TARGETS["cpu"], None, 1)
+    module = records[0].workload.mod
+    plain = building.scheduled(module, target)["main"].body
+
+    def scheduled(record: Any) -> Any:
+        schedule = Schedule(module)
+        record.trace.apply_to_schedule(schedule, remove_postproc=False)
+        return schedule.mod["main"].body
+
+    assert sum(structural_equal(scheduled(record), plain, map_free_vars=True) for record in records) == 1
+    assert not structural_equal(module["main"].body, plain, map_free_vars=True)

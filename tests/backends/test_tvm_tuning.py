@@ -38,6 +38,8 @@ def test_the_database_is_kept_and_used_again(tmp_path: Path) -> None:
     first, outputs, said = tuned(tmp_path)
     (folder,) = (tmp_path / "database").iterdir()
     assert first == {"found": 1, "tuned": 1, "reused": 0, "trials": 2, "database": str(folder)}
+    assert "tuning: measuring what there is without" in said
+    assert "tuning: compiling and measuring 2 schedules, batch 2" in said
     assert "tuning: 2 of 2 trials" in said
     assert np.ptp(outputs) > 1
     records = folder / "database_tuning_record.json"
