@@ -1,7 +1,7 @@
 """What tasks take without tuning, measured like the candidates of tuning and kept among them.
 
-A database gives each task its fastest record. With the plain schedule among them, trials that found nothing better do not
-make a program slower.
+A database gives each task its fastest record. With the plain schedule among them, trials that found nothing better do
+not make a program slower.
 """
 
 from __future__ import annotations
