@@ -29,10 +29,11 @@ LARGE = 256_000_000
 
 @dataclass(frozen=True)
 class Race:
-    """What ran, in the order that it was given, and how long it took."""
+    """What ran, in the order that it was given, how long it took, and what to know of the comparison."""
 
     executables: tuple[Executable, ...]
     measurement: Measurement
+    notes: tuple[str, ...] = ()
 
 
 def race(
@@ -54,10 +55,10 @@ def race(
 
     A model is whatever the backend compiles, an artifact the path of its folder.
 
-    Without ``inputs`` random ones are made for the first model, and given to the others where they fit. ``pin`` keeps
-    the work on as many processors as it has ``threads``, where the system allows it. ``loads`` and ``repeats`` are
-    those of :func:`in_turns`. ``dims`` sets symbolic dimensions
-    by name; ``options`` are the backend's.
+    Without ``inputs`` random ones are made, for the first model whose inputs all others take; where there is none, each
+    has its own, and a note says so. ``pin`` keeps the work on as many processors as it has ``threads``, where the
+    system allows it. ``loads`` and ``repeats`` are those of :func:`in_turns`. ``dims`` sets symbolic dimensions by name;
+    ``options`` are the backend's.
 
     Raises:
         ModelError: a model does not load or run.
@@ -68,10 +69,7 @@ def race(
         for executable in executables:
             require_here(executable)
         used = _threads(executables)
-        feeds: list[Inputs] = []
-        for executable in executables:
-            given = inputs if inputs is not None else (feeds[0] if feeds else None)
-            feeds.append(_feed(executable, given, inputs is None, dims, seed))
+        feeds, notes = _feeds(executables, inputs, dims, seed)
         measurement = in_turns(
             executables,
             feeds,
@@ -82,7 +80,7 @@ def race(
             pinned=processors,
             rpc=options.get("rpc"),
         )
-    return Race(executables, measurement)
+    return Race(executables, measurement, notes)
 
 
 def in_turns(
@@ -178,7 +176,7 @@ def measure_alone(
     It is pinned where it has one thread, which is the caller's; others have been started before.
     """
     require_here(executable)
-    feed = _feed(executable, inputs, False, dims, seed)
+    feed = _feed(executable, inputs, dims, seed)
     with pinned(1 if executable.threads == 1 else None) as processors:
         return measured(
             [executable.name],
@@ -206,21 +204,42 @@ def _threads(executables: Sequence[Executable]) -> int | None:
     return first.threads
 
 
+def _feeds(
+    executables: Sequence[Executable],
+    inputs: Mapping[str, np.ndarray[Any, Any]] | None,
+    dims: Mapping[str, int] | None,
+    seed: int,
+) -> tuple[list[Inputs], tuple[str, ...]]:
+    """The inputs of each executable, the same ones wherever that is possible, and a note where it is not."""
+    if inputs is not None:
+        return [_feed(executable, inputs, dims, seed) for executable in executables], ()
+    own: list[Inputs] = []
+    for executable in executables:
+        own.append(_feed(executable, None, dims, seed))
+        if all(other is executable or _takes(other, own[-1]) for other in executables):
+            return [own[-1]] * len(executables), ()
+    return own, (
+        "there are no inputs that all of them take: each ran on its own, and times of different work are told",
+    )
+
+
+def _takes(executable: Executable, inputs: Inputs) -> bool:
+    try:
+        prepared(executable, inputs)
+    except ModelError:
+        return False
+    return True
+
+
 def _feed(
     executable: Executable,
     inputs: Mapping[str, np.ndarray[Any, Any]] | None,
-    replaceable: bool,
     dims: Mapping[str, int] | None,
     seed: int,
 ) -> Inputs:
-    """``inputs`` if the executable runs on them, else random ones where they may be replaced."""
+    """``inputs``, which the executable must run on, or random ones."""
     if inputs is not None:
-        try:
-            prepared(executable, inputs)
-        except ModelError:
-            if not replaceable:
-                raise
-        else:
-            return dict(inputs)
+        prepared(executable, inputs)
+        return dict(inputs)
     left = {name: size for name, size in (dims or {}).items() if name not in executable.fixed}
     return inputs_that_run(lambda feed: executable.prepare(feed)(), input_specs_of(executable), seed, left)

@@ -55,6 +55,7 @@ class Clocked:
 
         def measured(dense: ir.Model, slim: ir.Model) -> Comparison:
             options: dict[str, Any] = {"backend": self.backend, "target": self.target, "threads": self.threads}
+            options["dims"] = self.dims or None
             feeds = typical_inputs(dense, self.dims, self.seed)
             try:
                 return faster(dense, slim, feeds, pin=True, allow_slower=allow_slower, **options)

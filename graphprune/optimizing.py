@@ -18,7 +18,7 @@ from graphprune.backends.gate import AGAIN, require_faster
 from graphprune.backends.latency.inputs import typical_inputs
 from graphprune.backends.machine import pinned
 from graphprune.backends.measure import Comparison, Measurement
-from graphprune.backends.race import compiled, in_turns, prepared
+from graphprune.backends.race import compiled, in_turns, prepared, require_here
 from graphprune.backends.registry import usable
 from graphprune.clock import Clock, Progress
 from graphprune.errors import GraphpruneError, UsageError
@@ -118,7 +118,9 @@ def optimize(
             raise UsageError(f"there is no budget '{name}'; there are: {', '.join(BUDGETS)}")
     clock = Clock(progress)
     runtime = usable(backend)
-    wanted = {"threads": threads, "precision": precision, "seed": seed, "dims": dims, **(compile_options or {})}
+    wanted = {"threads": threads, "seed": seed, "dims": dims, **(compile_options or {})}
+    if precision != "fp32":  # which not every backend has an option for
+        wanted["precision"] = precision
     if precision == "int8-static":
         wanted["calibration"] = calibration
     with tempfile.TemporaryDirectory() as folder:
@@ -142,7 +144,9 @@ def optimize(
         feeds = typical_inputs(dense, dims, seed)
         with pinned(threads) as processors:
             with clock("compile"):
-                first = compiled(runtime, dense, target, threads=threads, rpc=wanted.get("rpc"))
+                alike = {name: wanted.get(name) for name in ("threads", "dims", "rpc")}
+                first = compiled(runtime, dense, target, **alike)
+                require_here(first)
                 second = runtime.compile(result.model, target, **wanted)
             for each in (first, second):
                 prepared(each, feeds)

@@ -4,7 +4,7 @@
 ``weights``    weights alone; the slim model is the masked original, bit by bit of what is left
 ``no-data``    as ``calibrated``, on inputs that are made up
 ``calibrated`` inputs without labels: the least-squares cost of each position, and new weights for what is left
-``best``       as ``calibrated``, with the share of each group by measured sensitivity curves where that is nearer; slower
+``best``       as ``calibrated``, with shares by measured sensitivity curves where that is nearer; slower
 ============== ====================================================================================================
 
 Without a recipe the best that the data allow is taken: ``calibrated`` with calibration inputs, otherwise ``weights``.

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from told_times import taking
+from tvm_programs import needs_tvm
 
 import graphprune
+from graphprune import optimizing
 from graphprune.backends import race
+from graphprune.backends.measure import Measurement, Timing
 from graphprune.backends.registry import load
 from graphprune.errors import SlowerError, UsageError
 from graphprune.models import digits_path, digits_test
@@ -65,6 +68,23 @@ def test_it_runs_here() -> None:
     assert found.measurement.timings[0].runs in (30, 120)
     assert found.artifact is None
     assert found.executable({"images": digits_test().inputs[:2]})["logits"].shape == (2, 10)
+
+
+@needs_tvm
+def test_both_are_compiled_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    def told(executables: list[Any], feeds: Any, **options: Any) -> Any:
+        made.extend(executables)
+        return Measurement(tuple(Timing(name, np.full(30, each)) for name, each in (("a", 2e-3), ("b", 1e-3))))
+
+    monkeypatch.setattr(optimizing, "in_turns", told)
+    options: dict[str, Any] = {"budget": {"macs": "50%"}, "backend": "tvm", "dims": {"n": 1}, "threads": 1}
+    found = graphprune.optimize(digits_path(), **options)
+    assert [each.fixed for each in made] == [{"n": 1}, {"n": 1}]
+    assert found.executable({"images": digits_test().inputs[:1]})["logits"].shape == (1, 10)
+    with pytest.raises(UsageError, match="tvm has no option 'precision'"):
+        graphprune.optimize(digits_path(), **options, precision="fp16")
 
 
 def test_what_makes_no_sense(tmp_path: Path) -> None:

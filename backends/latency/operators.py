@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.shape_inference
 import onnx_ir as ir
 
 from graphprune.backends.latency.kernels import CONTENTS, Kernel, Operand, value
@@ -82,7 +83,8 @@ def single(kernel: Kernel, widths: Sequence[int], opsets: Mapping[str, int]) -> 
         nodes, kernel.op, inputs, outputs, [onnx.numpy_helper.from_array(array, name) for name, array in stored.items()]
     )
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
-    return Single(onnx.helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION), feeds)
+    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION)
+    return Single(onnx.shape_inference.infer_shapes(model), feeds)  # some runtimes want to know the outputs' ranks
 
 
 def nothing() -> Single:

@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from graphprune.axes import Leaf
-from graphprune.backends.base import Backend
+from graphprune.backends.base import Backend, Executable
 from graphprune.backends.latency.cliffs import Cliff, cliff_of, fitting, multiple_of
 from graphprune.backends.latency.inputs import typical_inputs
 from graphprune.backends.latency.kernels import CONTRACTIONS, Kernel, kernels_of, outside
@@ -21,7 +21,7 @@ from graphprune.backends.latency.store import Store
 from graphprune.backends.latency.tables import ALIGNED, Table, Widths, is_joint, widths_reader
 from graphprune.backends.machine import machine, pinned
 from graphprune.backends.measure import Measurement, measured
-from graphprune.backends.race import compiled, in_turns, prepared
+from graphprune.backends.race import compiled, in_turns, prepared, require_here
 from graphprune.backends.registry import usable
 from graphprune.clock import Progress
 from graphprune.cost import CostModel
@@ -135,6 +135,7 @@ class LatencyStopwatch:
         missing += outside(model, structure, cost)
         self._untimed = tuple(f"{node.op_type} '{node.name or node.outputs[0].name}'" for node in missing)
         if not known:
+            require_here(self._compiled(model))  # says why, where the target or the whole model is the reason
             raise UsageError("no operator of this model could be measured alone, so that nothing predicts its latency")
         rows = [_Row(kernel, table, self._factors(kernel, cost)) for kernel, table in known]
         return lambda extents: round(1e9 * sum([row.seconds(extents) for row in rows]))
@@ -170,12 +171,16 @@ class LatencyStopwatch:
         """All times of a race, for as many turns as take about two seconds."""
         feeds = typical_inputs(models[0], self.dims)
         with pinned(self.threads) as processors:
-            executables = [compiled(self._backend, model, self.target, threads=self.threads) for model in models]
+            executables = [self._compiled(model) for model in models]
             runs = [prepared(executable, feeds) for executable in executables]
             once = sum(timing.median for timing in measured(["" for _ in runs], runs, warmup=2, repeats=3).timings)
             turns = round(min(max(RACE / max(once, 1e-9), FEWEST), MOST))
             several = [feeds] * len(executables)
             return in_turns(executables, several, warmup=2, repeats=turns, threads=self.threads, pinned=processors)
+
+    def _compiled(self, model: ir.Model) -> Executable:
+        """A whole model, for the sizes of dimensions that were asked for, as it will be compiled for use."""
+        return compiled(self._backend, model, self.target, threads=self.threads, dims=self.dims or None)
 
     # -- cliffs ---------------------------------------------------------------------------------------------------
 

@@ -136,6 +136,11 @@ def _compiled(
         "tuning": tuning.to_dict() if tuning is not None else None,
     }
     notes = (*([tuning.text] if tuning is not None else []), *([note] if note else []))
+    if open_dims:
+        notes = (
+            *notes,
+            f"dimension '{open_dims[0]}' is open, which makes code many times slower: give --dims {open_dims[0]}=1",
+        )
     return Library(path, imported.facts, form, holder), notes
 
 

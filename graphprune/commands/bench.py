@@ -84,6 +84,9 @@ def command(
         )
     comparisons = [found.measurement.comparison(index) for index in range(len(models))]
     document = {"status": "measured", "models": _rows(found, comparisons), **found.measurement.to_dict()}
+    document["notes"] = list(found.notes)
+    if gate and found.notes:
+        raise UsageError(f"--gate: {found.notes[0]}; give --dims, or compare what has the same inputs")
     if gate:
         from graphprune.backends.gate import require_faster
 
@@ -129,6 +132,8 @@ def _show(terminal: Terminal, found: Race, comparisons: list[Comparison]) -> Non
     )
     for row, comparison in zip(rows[1:], comparisons[1:], strict=True):
         terminal.print(f"{row['model']}: {comparison.text}")
+    for note in found.notes:
+        terminal.print(f"note: {note}")
     runs = rows[0]["runs"]
     terminal.print(f"median of {runs} runs each, in turns; spread is the distance between the quartiles")
     terminal.print(found.measurement.circumstances)

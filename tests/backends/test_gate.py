@@ -50,6 +50,22 @@ def test_what_is_slower_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert faster(first, other, threads=1, repeats=10, allow_slower=True).high < 1
 
 
+def test_all_get_the_same_inputs_where_that_is_possible(tmp_path: Path) -> None:
+    free, narrow = product(tmp_path / "free.onnx", 8), product(tmp_path / "narrow.onnx", 4)
+    fixed = tmp_path / "fixed.onnx"
+    ir.save(parse("g (float[1, 8] x) => (float[1, 8] y) { y = MatMul(x, w) }", w=np.ones((8, 8), np.float32)), fixed)
+    for order in ((free, fixed), (fixed, free), (free, fixed, free)):
+        executables = [race.opened(each, "ort", "cpu", threads=1) for each in order]
+        feeds, notes = race._feeds(executables, None, None, 0)
+        assert {feed["x"].shape for feed in feeds} == {(1, 8)}
+        assert notes == ()
+    found = race.race([free, narrow], threads=1, repeats=2)
+    assert found.notes == (
+        "there are no inputs that all of them take: each ran on its own, and times of different work are told",
+    )
+    assert race.race([free, fixed], threads=1, repeats=2).notes == ()
+
+
 def test_threads_must_be_alike(tmp_path: Path) -> None:
     model = product(tmp_path / "m.onnx", 8)
     artifact = OnnxRuntime().compile(model, "cpu", threads=1).save(tmp_path / "artifact")

@@ -99,6 +99,17 @@ def test_arrays_go_in_and_out_under_any_name(run: Run, tmp_path: Path) -> None:
     assert np.array_equal(np.load(tmp_path / "y.npz")["file"], np.float32([-1, 2]))
 
 
+def test_the_gate_compares_equal_work(run: Run, tmp_path: Path) -> None:
+    ir.save(parse("g (float[2] x) => (float[2] y) { y = Neg(x) }"), tmp_path / "neg.onnx")
+    both = ("bench", DIGITS, tmp_path / "neg.onnx", "--threads", "1", "--repeats", "2")
+    answer = run(*both)
+    assert answer.code == 0
+    assert "note: there are no inputs that all of them take" in answer.out
+    refused = run(*both, "--gate")
+    assert refused.code == 2
+    assert "--gate: there are no inputs that all of them take" in refused.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

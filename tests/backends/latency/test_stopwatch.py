@@ -12,6 +12,7 @@ import onnx_ir as ir
 import pytest
 from command_line import Run
 from made_up_machine import VECTOR, Machine, images, stopwatch
+from tvm_programs import needs_tvm
 
 import graphprune
 from graphprune import passes
@@ -286,3 +287,15 @@ def test_modules_have_no_latency_of_their_own() -> None:
     for options in ({"latency": "50%"}, {"ratio": 0.5, "gate": True}, {"ratio": 0.5, "round_to": "auto"}):
         with pytest.raises(UsageError, match="latency is measured of ONNX models: export the module first"):
             graphprune.prune(module, (torch.zeros(1, 8),), **options)
+
+
+@needs_tvm
+def test_tvm_measures_the_sizes_that_were_asked_for() -> None:
+    stopwatch = LatencyStopwatch("tvm", threads=1, dims={"n": 1}, seconds=0)
+    assert stopwatch._compiled(ir.load(digits_path())).fixed == {"n": 1}
+
+
+def test_a_target_that_is_not_here_is_named(run: Run, tmp_path: Path) -> None:
+    answer = run("prune", digits_path(), "-o", tmp_path / "o.onnx", "--latency", "50%", "--target", "cuda")
+    assert answer.code == 2
+    assert "onnxruntime-gpu" in answer.err
