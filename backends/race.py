@@ -57,8 +57,8 @@ def race(
 
     Without ``inputs`` random ones are made, for the first model whose inputs all others take; where there is none, each
     has its own, and a note says so. ``pin`` keeps the work on as many processors as it has ``threads``, where the
-    system allows it. ``loads`` and ``repeats`` are those of :func:`in_turns`. ``dims`` sets symbolic dimensions by name;
-    ``options`` are the backend's.
+    system allows it. ``loads`` and ``repeats`` are those of :func:`in_turns`. ``dims`` sets symbolic dimensions by
+    name; ``options`` are the backend's.
 
     Raises:
         ModelError: a model does not load or run.
