@@ -90,6 +90,14 @@ def test_what_cannot_be_met_says_how_far_it_got() -> None:
     assert len(details["rounds"]) <= ROUNDS
 
 
+def test_what_tables_call_the_fastest_need_not_be() -> None:
+    found, asked = paced("60%", lambda share: 0.67 if share < 0.85 else 0.595, least=0.8)
+    assert found.share == pytest.approx(0.595)
+    assert [told for told, _ in asked] == pytest.approx([0.8, 0.92])
+    with pytest.raises(TargetError, match="in 3 rounds"):  # half as much again is more than the dense program
+        paced("60%", lambda share: 0.67, least=0.7)
+
+
 def test_a_coarse_choice_stays_below() -> None:
     # Widths come in steps: the slowest that keeps to the latency is taken, though none is near.
     found, asked = paced("50%", lambda share: share, step=WHOLE * 3 // 10)
