@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from graphprune.clock import Progress
-from graphprune.errors import SlowerError
+from graphprune.errors import SlowerError, UsageError
 from graphprune.onnx_api import Gate
 from graphprune.pace import STOPWATCH
 from graphprune.passes.base import Pass
@@ -34,7 +34,17 @@ class Clocked:
     progress: Progress | None
 
     def data(self, steps: Sequence[Pass], gated: bool) -> dict[str, object]:
-        """The stopwatch for a context, if any of ``steps`` needs it; ``gated`` says that the result must be faster."""
+        """The stopwatch for a context, if any of ``steps`` needs it; ``gated`` says that the result must be faster.
+
+        Raises:
+            UsageError: there is no such backend or target, measured or not.
+        """
+        if (self.backend, self.target) != ("onnxruntime", "cpu"):
+            from graphprune.backends.registry import backend
+
+            known = [target.name for target in backend(self.backend).targets()]
+            if self.target not in known:
+                raise UsageError(f"{self.backend} has no target '{self.target}'; it has: {', '.join(known)}")
         cuts = [step for step in steps if isinstance(step, Prune)]
         asked = any(step.latency or step.round_to == "auto" for step in cuts)
         if not asked and not (gated and any(step.ratio is not None for step in cuts)):

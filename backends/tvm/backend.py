@@ -41,7 +41,8 @@ class Tvm:
 
     def targets(self) -> tuple[Target, ...]:
         """See the protocol."""
-        return targets_of()
+        found = targets_of()
+        return found if installed() else tuple(replace(target, available=False, remedy=REMEDY) for target in found)
 
     def compile(self, program: Any, target: str = "cpu", **options: Any) -> TvmExecutable:
         """See the protocol; ``options`` are those of :class:`TvmOptions`."""

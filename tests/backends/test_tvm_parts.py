@@ -10,6 +10,7 @@ import pytest
 from command_line import Run
 
 from graphprune.backends.registry import listed, usable
+from graphprune.backends.tvm import backend as tvm_backend
 from graphprune.backends.tvm import elf, package, targets
 from graphprune.backends.tvm.backend import Tvm
 from graphprune.backends.tvm.options import parse_address
@@ -45,6 +46,11 @@ def test_listing_targets_does_not_import_tvm(monkeypatch: pytest.MonkeyPatch) ->
     assert {target.name for target in Tvm().targets()} == {"cpu", "aarch64", "riscv64", "c", "cuda", "opencl"}
     assert all(target.available != bool(target.remedy) for target in Tvm().targets())
     assert "tvm" not in sys.modules
+
+
+def test_without_tvm_no_target_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tvm_backend, "installed", lambda: False)
+    assert {(target.available, target.remedy) for target in Tvm().targets()} == {(False, package.REMEDY)}
 
 
 def test_addresses() -> None:

@@ -245,6 +245,8 @@ def test_an_unmet_latency_says_how_far_it_got(machine: Machine, run: Run, tmp_pa
         (("--latency", "50%", "--ratio", "0.5"), "--ratio and --latency exclude each other"),
         (("--ratio", "0.5", "--round-to", "even"), "--round-to: 'even' is neither auto nor a whole number"),
         (("--latency", "50%", "--backend", "abacus"), "there is no backend 'abacus'"),
+        (("--ratio", "0.5", "--backend", "abacus"), "there is no backend 'abacus'"),
+        (("--ratio", "0.5", "--target", "moon"), "has no target 'moon'; it has: cpu, cuda"),
         (("--latency", "50%", "--scope", "local"), "scope local gives each group the same share"),
     ],
 )
