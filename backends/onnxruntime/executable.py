@@ -45,6 +45,8 @@ def load(folder=Path(__file__).parent):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python load.py INPUTS.npz OUTPUTS.npz")
     session = load()
     outputs = session.run(None, dict(np.load(sys.argv[1])))
     np.savez(sys.argv[2], **{spec.name: output for spec, output in zip(session.get_outputs(), outputs)})

@@ -60,6 +60,8 @@ def load(folder: Path = Path(__file__).parent) -> Callable[[dict[str, Any]], dic
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python load.py INPUTS.npz OUTPUTS.npz")
     os.environ.setdefault("TVM_USE_RUNTIME_LIB", "1")
     import numpy as np
 

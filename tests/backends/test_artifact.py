@@ -70,6 +70,8 @@ def test_it_runs_without_graphprune(made: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(tmp_path / "x.npz"), str(tmp_path / "y.npz")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    told = subprocess.run(command[:-1], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert (told.returncode, told.stderr) == (1, "usage: python load.py INPUTS.npz OUTPUTS.npz\n")
     assert np.array_equal(np.load(tmp_path / "y.npz")["logits"], load(moved)({"images": IMAGES})["logits"])
 
 
