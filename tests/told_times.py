@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ def taking(monkeypatch: pytest.MonkeyPatch, module: ModuleType, *seconds: float)
         warmup: int = 0,
         threads: int | None = None,
         pinned: Sequence[int] = (),
-        **others: Any,
     ) -> Measurement:
         for run in runs:
             run()
