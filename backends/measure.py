@@ -16,7 +16,7 @@ turns. Where things were loaded several times, which places their memory anew, e
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from graphprune.backends.machine import machine
 from graphprune.errors import UsageError
+from graphprune.text import shortened
 
 __all__ = ["Comparison", "Measurement", "Timing", "compare_times", "interleaved", "joined", "measured"]
 
@@ -114,7 +115,8 @@ class Measurement:
     """The timings of things that ran in turns, and the circumstances.
 
     ``threads`` is None where the runtime chose their number, ``pinned`` the processors that the work was kept on, and
-    ``loads`` how often everything was loaded, with as many turns each time.
+    ``loads`` how often everything was loaded, with as many turns each time, and ``inputs`` the shapes of what it ran on
+    by name, where all ran on the same.
     """
 
     timings: tuple[Timing, ...]
@@ -122,6 +124,7 @@ class Measurement:
     pinned: tuple[int, ...] = ()
     machine: dict[str, Any] = field(default_factory=machine)
     loads: int = 1
+    inputs: Mapping[str, tuple[int, ...]] | None = None
 
     def comparison(self, index: int, base: int = 0) -> Comparison:
         """How much faster the thing at ``index`` is than the one at ``base``."""
@@ -137,7 +140,9 @@ class Measurement:
         threads = "threads: chosen by the runtime" if self.threads is None else f"threads: {self.threads}"
         where = f"pinned to processor {', '.join(map(str, self.pinned))}" if self.pinned else "not pinned"
         loads = f", loaded {self.loads} times" if self.loads > 1 else ""
-        return f"{threads}, {where}{loads}; {self.machine['processor']}, {self.machine['processors']} processors"
+        inputs = [f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in (self.inputs or {}).items()]
+        ran = f", on {', '.join(shortened(inputs, 3))}" if inputs else ""
+        return f"{threads}, {where}{loads}{ran}; {self.machine['processor']}, {self.machine['processors']} processors"
 
     def to_dict(self) -> dict[str, Any]:
         """The circumstances as JSON types."""
@@ -145,6 +150,7 @@ class Measurement:
             "threads": self.threads,
             "pinned": list(self.pinned),
             "loads": self.loads,
+            "inputs": None if self.inputs is None else {name: list(shape) for name, shape in self.inputs.items()},
             "machine": self.machine,
         }
 

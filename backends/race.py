@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from graphprune.backends.measure import Measurement, joined, measured
 from graphprune.backends.registry import load, usable
 from graphprune.backends.scratch import Scratch
 from graphprune.errors import ModelError, UsageError
-from graphprune.sample_inputs import Inputs, inputs_that_run
+from graphprune.sample_inputs import TYPICAL, Inputs, inputs_that_run
 from graphprune.text import first_line
 
 __all__ = ["LOADS", "Race", "compiled", "in_turns", "measure_alone", "opened", "prepared", "race", "require_here"]
@@ -55,10 +55,10 @@ def race(
 
     A model is whatever the backend compiles, an artifact the path of its folder.
 
-    Without ``inputs`` random ones are made, for the first model whose inputs all others take; where there is none, each
-    has its own, and a note says so. ``pin`` keeps the work on as many processors as it has ``threads``, where the
-    system allows it. ``loads`` and ``repeats`` are those of :func:`in_turns`. ``dims`` sets symbolic dimensions by
-    name; ``options`` are the backend's.
+    Without ``inputs`` random ones are made (one sample, where the batch is open), for the first model whose inputs all
+    others take; where there is none, each has its own, and a note says so. ``pin`` keeps the work on as many processors
+    as it has ``threads``, where the system allows it. ``loads`` and ``repeats`` are those of :func:`in_turns`. ``dims``
+    sets symbolic dimensions by name; ``options`` are the backend's.
 
     Raises:
         ModelError: a model does not load or run.
@@ -79,6 +79,11 @@ def race(
             threads=used,
             pinned=processors,
             rpc=options.get("rpc"),
+        )
+    if measurement.loads < loads:
+        notes += (
+            f"all were loaded once: {loads} loads take {2 * loads} runs of each (--repeats), and models of less than "
+            f"{LARGE // 1_000_000} MB together",
         )
     return Race(executables, measurement, notes)
 
@@ -105,6 +110,7 @@ def in_turns(
         loads = 1
     names = [executable.name for executable in executables]
     circumstances: dict[str, Any] = {"repeats": -(-repeats // max(loads, 1)), "threads": threads, "pinned": pinned}
+    shapes = _shapes(feeds[0]) if all(feed is feeds[0] for feed in feeds) else None
 
     def timed(loaded: Sequence[Executable], warmup: int) -> Measurement:
         runs = [executable.prepare(feed) for executable, feed in zip(loaded, feeds, strict=True)]
@@ -116,7 +122,7 @@ def in_turns(
         folders = [executable.save(scratch.path / str(place)) for place, executable in enumerate(executables)]
         for _ in range(1, loads):
             parts.append(timed([load(each, threads=threads, rpc=rpc) for each in folders], min(warmup, 2)))
-    return joined(parts)
+    return replace(joined(parts), inputs=shapes)
 
 
 def opened(model: Any, backend: str, target: str, **options: Any) -> Executable:
@@ -178,7 +184,7 @@ def measure_alone(
     require_here(executable)
     feed = _feed(executable, inputs, dims, seed)
     with pinned(1 if executable.threads == 1 else None) as processors:
-        return measured(
+        found = measured(
             [executable.name],
             [executable.prepare(feed)],
             warmup=warmup,
@@ -186,6 +192,11 @@ def measure_alone(
             threads=executable.threads,
             pinned=processors,
         )
+    return replace(found, inputs=_shapes(feed))
+
+
+def _shapes(feed: Inputs) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(np.shape(value)) for name, value in feed.items()}
 
 
 def _threads(executables: Sequence[Executable]) -> int | None:
@@ -212,15 +223,15 @@ def _feeds(
 ) -> tuple[list[Inputs], tuple[str, ...]]:
     """The inputs of each executable, the same ones wherever that is possible, and a note where it is not."""
     if inputs is not None:
-        return [_feed(executable, inputs, dims, seed) for executable in executables], ()
+        for executable in executables:
+            prepared(executable, inputs)
+        return [dict(inputs)] * len(executables), ()
     own: list[Inputs] = []
     for executable in executables:
         own.append(_feed(executable, None, dims, seed))
         if all(other is executable or _takes(other, own[-1]) for other in executables):
             return [own[-1]] * len(executables), ()
-    return own, (
-        "there are no inputs that all of them take: each ran on its own, and times of different work are told",
-    )
+    return own, ("no inputs suit all of these models: each ran on its own, so the times are of different work",)
 
 
 def _takes(executable: Executable, inputs: Inputs) -> bool:
@@ -242,4 +253,4 @@ def _feed(
         prepared(executable, inputs)
         return dict(inputs)
     left = {name: size for name, size in (dims or {}).items() if name not in executable.fixed}
-    return inputs_that_run(lambda feed: executable.prepare(feed)(), input_specs_of(executable), seed, left)
+    return inputs_that_run(lambda feed: executable.prepare(feed)(), input_specs_of(executable), seed, left, TYPICAL)

@@ -17,7 +17,7 @@ from graphprune.backends.artifact import read_manifest
 from graphprune.backends.base import Availability, Backend, Executable, Target
 from graphprune.errors import UsageError
 
-__all__ = ["GROUP", "Listed", "backend", "listed", "load", "names", "usable"]
+__all__ = ["GROUP", "SHORT", "Listed", "backend", "listed", "load", "names", "usable"]
 
 GROUP = "graphprune.backends"
 """The group of entry points under which other packages offer backends."""
@@ -27,6 +27,7 @@ BUILT_IN = {
     "tvm": "graphprune.backends.tvm.backend:Tvm",
 }
 SHORT = {"ort": "onnxruntime"}
+"""What people call a backend, and its name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ import onnx
 import onnx_ir as ir
 
 from graphprune import passes
-from graphprune.choose import MAX_RATIO
 from graphprune.clock import Progress
 from graphprune.clocked import Clocked
+from graphprune.constraints import MAX_RATIO
 from graphprune.curves import Curves
 from graphprune.errors import UsageError
 from graphprune.frontends.onnx_file import load
@@ -91,6 +91,7 @@ def prune(
     backend: str = "onnxruntime",
     target: str = "cpu",
     threads: int | None = None,
+    rpc: str | None = None,
     measure_seconds: float | None = None,
     gate: bool | None = None,
     allow_slower: bool = False,
@@ -156,6 +157,7 @@ def prune(
         backend: where latency is measured, with ``target`` and ``threads`` as ``graphprune bench`` takes them.
         target: what the backend compiles for.
         threads: of the backend; one a core by default.
+        rpc: ``HOST:PORT`` of TVM's RPC server on the device to measure on; with ``backend="tvm"``.
         measure_seconds: for measuring single operators, which is remembered (60 by default).
         gate: whether the slim model must be shown to be faster than the dense one; by default for a latency only, since
             it takes seconds and depends on the machine. ONNX models only.
@@ -199,17 +201,21 @@ def prune(
     if criterion is not None and not isinstance(criterion, str):
         data["criterion"] = criterion
         criterion = FUNCTION
+    notes: tuple[str, ...] = ()
     if pipeline is None:
         chosen = recipe_for(recipe, data=calibration is not None)
         if chosen.made_up and calibration is None:
             data["calibration"] = calibration = MADE_UP
         if chosen.measured and curves is None:
+            from graphprune.measuring import host_of
             from graphprune.trials import with_curves
 
-            asked, data["calibration"], data["notes"] = with_curves(
-                model,
-                args if isinstance(args, tuple) else None,
-                kwargs,
+            if is_torch(model):  # exported once, for this and for pruning
+                from graphprune.torch_api import program_from
+
+                model, args, kwargs = program_from(model, _inputs(args), kwargs, dynamic_shapes), None, None
+            asked, data["calibration"], notes = with_curves(
+                host_of(model, None, None, None),
                 asked,
                 lambda way: steps_by(chosen, way, criterion, normalize, compensate),
                 data,
@@ -217,7 +223,6 @@ def prune(
                 seed=seed,
                 dims=dims,
                 progress=progress,
-                dynamic_shapes=dynamic_shapes,
             )
         steps = steps_by(chosen, asked, criterion, normalize, compensate)
     else:
@@ -229,7 +234,7 @@ def prune(
     if metric is not None and evaluation is None and calibration is None:
         raise UsageError("a metric is measured on data: give evaluation=..., or calibration=... with labels")
     data.update(evaluation=evaluation, metric=metric)
-    clocked = Clocked(backend, target, threads, dims, seed, measure_seconds, progress)
+    clocked = Clocked(backend, target, threads, dims, seed, measure_seconds, progress, rpc)
     gated = any(isinstance(step, Prune) and step.latency for step in steps) if gate is None else gate
     data.update(clocked.data(steps, gated))
     if is_torch(model):
@@ -253,6 +258,7 @@ def prune(
             inplace=inplace,
             optimizer=optimizer,
             data=data,
+            notes=notes,
         )
     return prune_model(
         _onnx(model),
@@ -264,6 +270,7 @@ def prune(
         plan_path=plan_path,
         progress=progress,
         data=data,
+        notes=notes,
         gate=clocked.gate(allow_slower) if gated else None,
     )
 

@@ -107,6 +107,8 @@ class Budget:
         for name, amount in targets.items():
             if not 0 < amount.value < math.inf:
                 raise UsageError(f"target {name} {amount} is out of range: it is what to keep, more than 0")
+        if self.latency is not None and self.latency.relative and self.latency.value >= 1:
+            raise UsageError(f"latency {self.latency} is no less than the dense model's: ask for a smaller share")
 
     @property
     def targets(self) -> dict[str, Amount]:

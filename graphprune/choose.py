@@ -31,8 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -40,72 +39,25 @@ import numpy.typing as npt
 from graphprune.allocate import allocate
 from graphprune.axes import Leaf
 from graphprune.budget import Budget
+from graphprune.constraints import Constraints, Scope, candidates, check, lock_text, ratios_of
 from graphprune.cost import CostModel, Counts
 from graphprune.curves import Curves
-from graphprune.errors import TargetError, UsageError
-from graphprune.ledger import ledger
+from graphprune.errors import TargetError
 from graphprune.occupancy import indispensable
 from graphprune.pace import Prediction
-from graphprune.patterns import Names
 from graphprune.score.base import Scores
 from graphprune.score.normalize import Normalizer, normalize
 from graphprune.score.positions import Indices, Numbers, Positions
 from graphprune.selection import Selection
 from graphprune.spending import Spending, meets
 from graphprune.structure import Group, Structure
-from graphprune.text import operator, scaled
+from graphprune.text import scaled
 from graphprune.units import Unit
 
-__all__ = ["MAX_RATIO", "Constraints", "Scope", "choose"]
-
-Scope = Literal["auto", "local", "global"]
-
-MAX_RATIO = 0.95
-"""A layer of one channel breaks a network long before its other layers are used up."""
+__all__ = ["choose"]
 
 RESTORES = 256  # cost evaluations spent on putting blocks back: each takes well under a millisecond
 _EPSILON = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Constraints:
-    """What a choice must respect.
-
-    ``scope``: ``local``, ``global``, or ``auto``: local for a ratio, global for targets.
-    ``round_to``: kept widths of groups larger than it are multiples of it, or of the number that ``multiples`` has for
-    the group. ``min_width``: positions that every group
-    keeps at least. ``exclude``: patterns of groups left alone. ``ratios``: pattern -> share to remove of these groups,
-    whatever the budget; later patterns override earlier ones, and ``shares``, the same by leaf, all of them.
-    ``units``: only groups of these roles are cut (all, if empty), each with a ratio of its own, which the ratio of a
-    pattern overrides, and bounds of its own.
-    ``normalizer``: how scores of different groups are brought to scale (:mod:`graphprune.score.normalize`).
-    ``max_ratio``: the share that a group loses at most where a ranking decides, that is under scope ``global`` or a
-    target; a group that is asked for by a ratio of its own is taken at its word.
-    """
-
-    scope: Scope = "auto"
-    round_to: int = 1
-    min_width: int = 1
-    exclude: Sequence[str] = ()
-    ratios: Mapping[str, float] = field(default_factory=dict)
-    shares: Mapping[Leaf, float] = field(default_factory=dict)
-    units: Mapping[str, Unit] = field(default_factory=dict)
-    normalizer: str = "max"
-    max_ratio: float = MAX_RATIO
-    multiples: Mapping[Leaf, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.scope not in ("auto", "local", "global"):
-            raise UsageError(f"scope '{self.scope}' is unknown; there are: auto, local, global")
-        for name, value in (("round-to", self.round_to), ("minimum width", self.min_width)):
-            if value < 1:
-                raise UsageError(f"{name} {value} is out of range: it must be at least 1")
-        for pattern, ratio in self.ratios.items():
-            if not 0 <= ratio <= 1:
-                raise UsageError(f"ratio {ratio:g} for '{pattern}' is out of range: it must be between 0 and 1")
-        if not 0 < self.max_ratio <= 1:
-            raise UsageError(f"maximum ratio {self.max_ratio:g} is out of range: it must be above 0 and at most 1")
-        Normalizer(self.normalizer)
 
 
 def choose(
@@ -181,11 +133,7 @@ class _Choice:
     ) -> None:
         self.structure, self.budget, self.constraints, self.cost = structure, budget, constraints, cost
         self.curves = curves
-        if curves is not None:
-            curves.check(structure)
-        if constraints.scope == "local" and (curves is not None or budget.latency is not None):
-            what = "a latency" if curves is None else "curves"
-            raise UsageError(f"scope local gives each group the same share, and {what} each its own: leave one out")
+        check(structure, cost, budget, constraints, curves)
         natural: Scope = "local" if budget.ratio is not None and curves is None else "global"
         self.scope = natural if constraints.scope == "auto" else constraints.scope
         self.additive = Normalizer(constraints.normalizer).losses and self.scope == "global"
@@ -209,8 +157,8 @@ class _Choice:
     def _units(self) -> list[_Unit]:
         stays = indispensable(self.structure, self.positions, self.scores)
         members: dict[tuple[int, float | None, Unit], list[Group]] = {}
-        ratios = self._ratios()
-        for group in self._candidates():
+        ratios = ratios_of(self.structure, self.constraints)
+        for group in candidates(self.structure, self.constraints, self.cost):
             asked = self.constraints.units.get(group.role, Unit())
             ratio = ratios.get(group.leaf, asked.ratio)
             members.setdefault((group.leaf.pool, ratio, asked), []).append(group)
@@ -230,35 +178,6 @@ class _Choice:
         if self.scope == "global":
             return np.zeros(sum(map(len, values)))
         return np.concatenate([(np.argsort(np.argsort(own, kind="stable")) + 0.5) / len(own) for own in values])
-
-    def _candidates(self) -> list[Group]:
-        groups = self.structure.groups
-        if not groups:
-            raise TargetError(f"nothing to prune: no weight has an axis that may be cut{self._lock()}")
-        known = sorted({group.role for group in groups})
-        for role in self.constraints.units:
-            if role not in known:
-                raise UsageError(f"no group has the role '{role}'; there are: {', '.join(known)}")
-        excluded: set[Leaf] = set()
-        names = Names(self.structure) if self.constraints.exclude else None
-        for pattern in self.constraints.exclude:
-            assert names is not None
-            excluded |= names.match(pattern)
-        chosen = [
-            group
-            for group in groups
-            if group.leaf not in excluded and (not self.constraints.units or group.role in self.constraints.units)
-        ]
-        if not chosen:
-            raise TargetError(f"nothing to prune: all {len(groups)} groups are excluded")
-        return chosen
-
-    def _ratios(self) -> dict[Leaf, float]:
-        if not self.constraints.ratios:
-            return dict(self.constraints.shares)
-        names = Names(self.structure)
-        found = {leaf: ratio for pattern, ratio in self.constraints.ratios.items() for leaf in names.match(pattern)}
-        return found | dict(self.constraints.shares)
 
     def _least(self, size: int, ratio: float | None, asked: Unit) -> int:
         ranked = ratio is None and (self.scope == "global" or self.budget.ratio is None)
@@ -460,15 +379,8 @@ class _Choice:
                 raise TargetError(
                     f"{name} {self.budget.targets[name]} is out of reach: {100 * reached / total:.3g}% "
                     f"({scaled(reached)} of {scaled(total)}) is the least that the structure and the options "
-                    f"allow{'' if name == 'peak' else self._lock()}"
+                    f"allow{'' if name == 'peak' else lock_text(self.cost)}"
                 )
-
-    def _lock(self) -> str:
-        entries = ledger(self.cost)
-        if not entries or entries[0].share < 0.005:
-            return ""
-        first = entries[0]
-        return f"; the largest lock is {operator(first.op)} '{first.node}' ({first.reason}), {100 * first.share:.3g}%"
 
 
 def _relative(losses: Sequence[Numbers]) -> list[Numbers]:

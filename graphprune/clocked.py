@@ -23,7 +23,10 @@ __all__ = ["Clocked"]
 
 @dataclass(frozen=True)
 class Clocked:
-    """A backend, a target and threads; ``seconds`` are for measuring operators, ``dims`` sizes of open dimensions."""
+    """A backend, a target and threads; ``seconds`` are for measuring operators, ``dims`` sizes of open dimensions.
+
+    ``rpc`` names the device to measure on, where that is another one.
+    """
 
     backend: str
     target: str
@@ -32,6 +35,7 @@ class Clocked:
     seed: int
     seconds: float | None
     progress: Progress | None
+    rpc: str | None = None
 
     def data(self, steps: Sequence[Pass], gated: bool) -> dict[str, object]:
         """The stopwatch for a context, if any of ``steps`` needs it; ``gated`` says that the result must be faster.
@@ -54,7 +58,13 @@ class Clocked:
         seconds = SECONDS if self.seconds is None else self.seconds
         return {
             STOPWATCH: LatencyStopwatch(
-                self.backend, self.target, self.threads, seconds=seconds, dims=self.dims, progress=self.progress
+                self.backend,
+                self.target,
+                self.threads,
+                seconds=seconds,
+                dims=self.dims,
+                rpc=self.rpc,
+                progress=self.progress,
             )
         }
 
@@ -65,7 +75,7 @@ class Clocked:
 
         def measured(dense: ir.Model, slim: ir.Model) -> Comparison:
             options: dict[str, Any] = {"backend": self.backend, "target": self.target, "threads": self.threads}
-            options["dims"] = self.dims or None
+            options |= {"dims": self.dims or None, "rpc": self.rpc}
             feeds = typical_inputs(dense, self.dims, self.seed)
             try:
                 return faster(dense, slim, feeds, pin=True, allow_slower=allow_slower, **options)

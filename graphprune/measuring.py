@@ -29,8 +29,9 @@ from graphprune.calibration.evaluate import evaluate
 from graphprune.calibration.fidelity import Fidelity
 from graphprune.calibration.observe import Calibration
 from graphprune.calibration.remembered import Remembered
-from graphprune.choose import Constraints, choose
+from graphprune.choose import choose
 from graphprune.clock import Clock, Progress
+from graphprune.constraints import Constraints
 from graphprune.cost import CostModel
 from graphprune.curves import Curve, Curves, structure_mark
 from graphprune.errors import TargetError, UsageError
@@ -42,7 +43,17 @@ from graphprune.score import criterion as criterion_called
 from graphprune.score.normalize import classes
 from graphprune.structure import Group, Structure
 
-__all__ = ["DISTANCES", "REMOVED", "WORST", "bundles", "host_of", "loss_of", "sensitivity"]
+__all__ = [
+    "DISTANCES",
+    "REMOVED",
+    "WORST",
+    "bundles",
+    "curves_of",
+    "host_of",
+    "loss_between",
+    "loss_of",
+    "sensitivity",
+]
 
 REMOVED = (0.25, 0.5, 0.75, 0.9)
 """The shares that are measured where nobody says."""
@@ -110,14 +121,51 @@ def sensitivity(
         TargetError: there is nothing to cut.
         ModelError: the model, the inputs or the file cannot be read.
     """
+    _shares(removed)
+    with Clock(progress)("load"):
+        host = host_of(model, args, kwargs, dynamic_shapes)
+        batches = load_batches(SYNTHETIC if calibration is None else calibration, host, seed=seed, dims=dims)
+    return curves_of(
+        host,
+        batches,
+        criterion=criterion,
+        removed=removed,
+        distance=distance,
+        units=units,
+        exclude=exclude,
+        output=output,
+        fresh=fresh,
+        most=most,
+        after=after,
+        seed=seed,
+        dims=dims,
+        progress=progress,
+    )
+
+
+def curves_of(
+    host: Host,
+    batches: Batches,
+    *,
+    criterion: Any = "l1",
+    removed: Sequence[float] = REMOVED,
+    distance: str = "auto",
+    units: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    output: str | os.PathLike[str] | None = None,
+    fresh: bool = False,
+    most: int = MOST,
+    after: str | Callable[[Host], None] | None = None,
+    seed: int = 0,
+    dims: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> Curves:
+    """The sensitivity curves of a program that was read (:func:`host_of`), as :func:`sensitivity` has them."""
     shares = _shares(removed)
     if distance not in DISTANCES:
         raise UsageError(f"no distance is called '{distance}'; there are: {', '.join(DISTANCES)}")
     judge = criterion_called(criterion, seed)
     clock = Clock(progress)
-    with clock("load"):
-        host = host_of(model, args, kwargs, dynamic_shapes)
-        batches = load_batches(SYNTHETIC if calibration is None else calibration, host, seed=seed, dims=dims)
     program = program_of(host)
     with clock("analyse"):
         structure = program.read()
@@ -192,7 +240,6 @@ class _Measurement:
         self._host, self._structure, self._cost, self._scores = host, structure, cost, scores
         self._batches, self._shares, self._distance, self._after = batches, shares, distance, after
         self._dense = Remembered(Calibration(host, batches.feeds))
-        self._names = [] if not isinstance(host, ir.Model) else [value.name or "" for value in host.graph.outputs]
 
     def curve(self, bundle: Sequence[Group], say: Callable[[str], None]) -> Curve:
         """The losses of one bundle at all shares."""
@@ -209,13 +256,9 @@ class _Measurement:
             program_of(slim).write(self._structure, selection)
             cut = passes.Decision("prune", self._host, program_of(slim).clone(), self._structure, selection)
             self._after(slim, cut)
-            found[gone / size] = self._loss(slim)
+            found[gone / size] = loss_between(self._host, self._dense, slim, self._batches, self._distance)
         names = {group.name: group.size for group in bundle}
         return Curve(names, tuple(found), tuple(found.values()))
-
-    def _loss(self, slim: Host) -> float:
-        runs = Calibration(slim, self._batches.feeds)
-        return loss_of(evaluate(self._dense, runs, self._batches, names=self._names).fidelity, self._distance)
 
 
 def _function(after: Callable[[Host], None] | None) -> After:
@@ -233,6 +276,19 @@ def _passes(text: str, batches: Batches, dims: Mapping[str, int] | None) -> Afte
         passes.run_passes(slim, steps, context)
 
     return run
+
+
+def loss_between(
+    dense: Host, runs: Calibration | Remembered, slim: Host, batches: Batches, distance: str = "auto"
+) -> float:
+    """How far the outputs of ``slim`` on ``batches`` are from those of ``dense``, whose runs on them are ``runs``.
+
+    Raises:
+        UsageError: no output has such a distance.
+    """
+    names = [value.name or "" for value in dense.graph.outputs] if isinstance(dense, ir.Model) else []
+    found = evaluate(runs, Calibration(slim, batches.feeds), batches, names=names)
+    return loss_of(found.fidelity, distance)
 
 
 def loss_of(found: Fidelity, distance: str = "auto") -> float:

@@ -30,7 +30,7 @@ from graphprune.passes.verify import Verify
 from graphprune.plan import Plan
 from graphprune.proof import Incomparable, Verification, disagreement
 from graphprune.proof import verify as prove
-from graphprune.recipes import calibrated, notes_of
+from graphprune.recipes import calibrated
 from graphprune.recovered import recovers, take_weights
 from graphprune.result import Change, Inspection, PruneResult
 from graphprune.sample_inputs import random_inputs
@@ -56,12 +56,13 @@ def prune_model(
     plan_path: PathLike | None,
     progress: Progress | None,
     data: Mapping[str, object] | None = None,
+    notes: Sequence[str] = (),
     gate: Gate | None = None,
 ) -> PruneResult:
     """Run ``steps`` on a model; see :func:`graphprune.prune`. ``data`` is what passes find in their context.
 
-    ``gate`` is given the model as it was read and the slim one before that is written, and raises where it is not fast
-    enough.
+    ``notes`` are for the user, beside those of the passes. ``gate`` is given the model as it was read and the slim one
+    before that is written, and raises where it is not fast enough.
     """
     if output is not None and plan_path is not None and Path(output).resolve() == Path(plan_path).resolve():
         raise UsageError(f"{output}: the plan would replace the slim model; name another file for one of them")
@@ -72,7 +73,7 @@ def prune_model(
         loaded = work.clone()
         mark = fingerprint(work)
     found = calibrated(data or {}, work, seed, dims)
-    context = passes.Context(data=found, dims=dims, clock=clock, notes=notes_of(found))
+    context = passes.Context(data=found, dims=dims, clock=clock, notes=[*notes])
     canonical = bool(steps) and isinstance(steps[0], passes.Canonicalize)
     with clock("canonicalize"):
         (steps[0] if canonical else passes.Canonicalize())(work, context)

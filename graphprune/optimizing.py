@@ -37,8 +37,8 @@ class Optimized:
     """What came of :func:`optimize`.
 
     ``result`` is that of pruning, ``executable`` the compiled slim model, ``measurement`` the times of the dense model
-    (compiled as it is, in single precision) and of that executable, in turns, ``comparison`` how much faster it is, and
-    ``artifact`` the folder that was written.
+    (compiled as it is, in single precision) and of that executable, in turns, ``comparison`` how much faster it is,
+    ``artifact`` the folder that was written, and ``notes`` what else to know.
     """
 
     result: PruneResult
@@ -46,6 +46,7 @@ class Optimized:
     measurement: Measurement
     comparison: Comparison
     artifact: Path | None = None
+    notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class Optimized:
             "slim": slim.to_dict(),
             "comparison": self.comparison.to_dict(),
             **self.measurement.to_dict(),
-            "notes": [*self.result.notes, *self.executable.notes],
+            "notes": list(self.notes),
             "artifact": None if self.artifact is None else str(self.artifact),
             "seconds": {stage: round(spent, 4) for stage, spent in self.seconds.items()},
         }
@@ -92,7 +93,8 @@ def optimize(
         model: an ONNX model as :func:`graphprune.prune` takes it, or a module, which is exported first.
         args: of a module, the tuple of its example inputs.
         kwargs: of a module, its example keyword inputs.
-        budget: the latency to keep, ``"50%"`` or ``"8ms"``, or another budget by name: ``{"macs": "50%"}``.
+        budget: the latency to keep, ``"50%"`` or ``"8ms"``, or another budget by name: ``{"macs": "50%"}``. A latency
+            is met in single precision; what another ``precision`` brings comes on top, and a note says how much.
         target: where it will run, one of the backend's targets.
         backend: the runtime.
         output: the folder of the artifact; nothing is written without.
@@ -132,6 +134,7 @@ def optimize(
                 backend=backend,
                 target=target,
                 threads=threads,
+                rpc=wanted.get("rpc"),
                 calibration=calibration,
                 dims=dims,
                 seed=seed,
@@ -169,11 +172,18 @@ def optimize(
         except GraphpruneError as error:
             error.details = {**result.to_dict(), **error.details, "status": "refused"}
             raise
+    notes = [*result.notes, *second.notes]
+    if precision != "fp32" and "latency" in chosen:
+        before, after = (each.median for each in found.timings)
+        notes.append(
+            f"the latency {chosen['latency']} was met in single precision; {precision} takes {after * 1e3:.3g} ms, "
+            f"{after / before:.1%} of the dense model's {before * 1e3:.3g} ms"
+        )
     artifact = None
     if output is not None:
         with clock("write"):
             artifact = second.save(output, found.only(1))
-    return Optimized(result, second, found, comparison, artifact, clock.seconds)
+    return Optimized(result, second, found, comparison, artifact, tuple(notes), clock.seconds)
 
 
 def _exported(model: Any, args: Any, kwargs: Mapping[str, Any] | None, folder: Path, clock: Clock) -> Any:

@@ -33,7 +33,6 @@ __all__ = [
     "Recipe",
     "RecipeName",
     "calibrated",
-    "notes_of",
     "recipe_for",
     "recovery",
     "steps_by",
@@ -137,13 +136,6 @@ def calibrated(data: Mapping[str, object], host: Host, seed: int, dims: Mapping[
     else:
         found["calibration"] = load_batches(source, host, seed=seed, dims=dims)
     return found
-
-
-def notes_of(data: Mapping[str, object]) -> list[str]:
-    """What a report must say of how a call came to its passes."""
-    found = data.get("notes", ())
-    assert isinstance(found, tuple)
-    return list(found)
 
 
 def _samples(host: Host, dims: Mapping[str, int] | None) -> int:

@@ -1,9 +1,9 @@
 """Random inputs for a model whose real data is not at hand.
 
-Symbolic dimensions are filled by name: a batch gets 2, everything else one common *extent*, expressions such as
-``past + 1`` are evaluated, and equal names get equal sizes. Values follow the element type and, for integers, the
-input's name: masks are ones, positions count up, lengths are the extent, other integers are small and not negative
-because they are most often indices into a table.
+Symbolic dimensions are filled by name: a batch gets 2 (1 where something is measured), everything else one common
+*extent*, expressions such as ``past + 1`` are evaluated, and equal names get equal sizes. Values follow the element
+type and, for integers, the input's name: masks are ones, positions count up, lengths are the extent, other integers are
+small and not negative because they are most often indices into a table.
 """
 
 from __future__ import annotations
@@ -21,15 +21,40 @@ import onnxruntime
 from graphprune.errors import ModelError, UsageError
 from graphprune.text import first_line
 
-__all__ = ["InputSpec", "Inputs", "input_shapes", "input_specs", "inputs_that_run", "random_inputs"]
+__all__ = [
+    "SMALL",
+    "TYPICAL",
+    "InputSpec",
+    "Inputs",
+    "Sizes",
+    "input_shapes",
+    "input_specs",
+    "inputs_that_run",
+    "random_inputs",
+]
 
 Inputs: TypeAlias = dict[str, np.ndarray[Any, Any]]
 """Arrays by input name."""
 
-BATCH = 2  # the smallest size at which mixing up samples shows
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What symbolic dimensions become: batch, the least side of an image, and extents that are tried in turn."""
+
+    batch: int
+    image: int
+    extents: tuple[int, ...]
+
+
 EXTENT = 7  # prime, so that a size that leaks into a shape constant fails
-IMAGE = 64  # least height and width of an image: networks halve them about five times
-EXTENTS = (EXTENT, 16, 64, 96, 224, 512, 1280, 16000)  # tried in turn: some networks need a least or a divisible size
+SMALL = Sizes(
+    2,  # the smallest batch at which mixing up samples shows
+    64,  # networks halve the sides of images about five times
+    (EXTENT, 16, 64, 96, 224, 512, 1280, 16000),  # some networks need a least or a divisible size
+)
+"""For checking: quick, and as telling as can be."""
+TYPICAL = Sizes(1, 224, (128, 1024, 16000))
+"""For costs and latency: one sample, as it is in use. Extents are tokens, frames or samples."""
 SAMPLE_RATE = 16000
 TABLE = 8  # integers stay below it: few embeddings are smaller
 
@@ -61,6 +86,7 @@ def random_inputs(
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
     extent: int = EXTENT,
+    sizes: Sizes = SMALL,
 ) -> Inputs:
     """Inputs for ``model``, the same for the same seed.
 
@@ -68,7 +94,7 @@ def random_inputs(
     does not have raises :class:`UsageError`.
     """
     specs = list(model) if isinstance(model, Sequence) else input_specs(model)
-    shapes = input_shapes(specs, dims, extent)
+    shapes = input_shapes(specs, dims, extent, sizes)
     generator = np.random.default_rng(seed)
     return {spec.name: _values(spec, shapes[spec.name], generator, extent) for spec in specs}
 
@@ -77,30 +103,33 @@ def input_shapes(
     specs: Sequence[InputSpec],
     dims: Mapping[str, int] | None = None,
     extent: int = EXTENT,
-    batch: int = BATCH,
-    image: int = IMAGE,
+    sizes: Sizes = SMALL,
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes by input name: symbolic dimensions become ``batch``, at least ``image`` (sides of images), or ``extent``.
+    """Shapes by input name: symbolic dimensions become the batch or the side of an image of ``sizes``, or ``extent``.
 
     ``dims`` overrides as in :func:`random_inputs`.
     """
-    sizes = _sizes(specs, dims or {}, extent, batch, image)
+    found = _sizes(specs, dims or {}, extent, sizes.batch, sizes.image)
     return {
-        spec.name: tuple(dim if isinstance(dim, int) else sizes[_key(spec, i)] for i, dim in enumerate(spec.dims))
+        spec.name: tuple(dim if isinstance(dim, int) else found[_key(spec, i)] for i, dim in enumerate(spec.dims))
         for spec in specs
     }
 
 
 def inputs_that_run(
-    run: Callable[[Inputs], object], specs: Sequence[InputSpec], seed: int = 0, dims: Mapping[str, int] | None = None
+    run: Callable[[Inputs], object],
+    specs: Sequence[InputSpec],
+    seed: int = 0,
+    dims: Mapping[str, int] | None = None,
+    sizes: Sizes = SMALL,
 ) -> Inputs:
-    """The first random inputs that ``run`` accepts, trying larger extents until it does not raise.
+    """The first random inputs that ``run`` accepts, trying the extents of ``sizes``, then those of ``SMALL``.
 
     Raises :class:`ModelError` with the first refusal where no extent works.
     """
     refusals: list[Exception] = []
-    for extent in EXTENTS:
-        inputs = random_inputs(specs, seed, dims, extent)
+    for extent in dict.fromkeys((*sizes.extents, *SMALL.extents)):
+        inputs = random_inputs(specs, seed, dims, extent, sizes)
         try:
             run(inputs)
         except Exception as error:  # whatever the runtime raises means that it does not take these inputs

@@ -28,7 +28,7 @@ from graphprune.outcome import Figures, compared, group_count, plan_of
 from graphprune.plan import Plan
 from graphprune.proof.torch_proof import verify_program
 from graphprune.proof.verification import Verification
-from graphprune.recipes import calibrated, notes_of
+from graphprune.recipes import calibrated
 from graphprune.recovered import recovers, take_weights
 from graphprune.result import Change, Inspection, PruneResult
 
@@ -112,8 +112,12 @@ def prune_module(
     inplace: bool = False,
     optimizer: torch.optim.Optimizer | None = None,
     data: Mapping[str, object] | None = None,
+    notes: Sequence[str] = (),
 ) -> ModuleResult:
-    """Run ``steps`` on a module; see :func:`graphprune.prune`. ``data`` is what passes find in their context."""
+    """Run ``steps`` on a module; see :func:`graphprune.prune`. ``data`` is what passes find in their context.
+
+    ``notes`` are for the user, beside those of the passes.
+    """
     _check_options(way, output, plan_path, optimizer)
     clock = Clock(progress)
     with clock("export"):
@@ -122,7 +126,7 @@ def prune_module(
         before = Figures.of(program, dims)
     reports = [("canonicalize", passes.Report(False))]
     found = calibrated(data or {}, program, seed, dims)
-    context = passes.Context(reports=reports, data=found, dims=dims, clock=clock, notes=notes_of(found))
+    context = passes.Context(reports=reports, data=found, dims=dims, clock=clock, notes=[*notes])
     work = program.clone()
     steps = [step for step in steps if not isinstance(step, passes.Canonicalize)]
     try:

@@ -13,16 +13,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from graphprune import passes
 from graphprune.calibration.data import Batches, load_batches
-from graphprune.calibration.evaluate import evaluate
 from graphprune.calibration.observe import Calibration
+from graphprune.calibration.remembered import Remembered
 from graphprune.clock import Clock, Progress
 from graphprune.errors import TargetError
 from graphprune.frontends.program import Host
-from graphprune.measuring import WORST, host_of, loss_of, sensitivity
+from graphprune.measuring import WORST, curves_of, loss_between
 from graphprune.passes.prune import Prune
 
 __all__ = ["held_out", "with_curves"]
@@ -34,9 +33,7 @@ Steps = Callable[[Prune], Sequence[passes.Pass]]
 
 
 def with_curves(
-    model: Any,
-    args: tuple[Any, ...] | None,
-    kwargs: Mapping[str, Any] | None,
+    host: Host,
     asked: Prune,
     steps: Steps,
     data: Mapping[str, Any],
@@ -45,35 +42,26 @@ def with_curves(
     seed: int,
     dims: Mapping[str, int] | None,
     progress: Progress | None,
-    dynamic_shapes: Any,
 ) -> tuple[Prune, Batches, tuple[str, ...]]:
     """``asked`` with measured curves where they help; the calibration inputs as they were read; and notes.
 
-    ``steps`` are all that is done for a way to prune. With a single batch, which leaves nothing to hold out, and for a
-    latency, whose rounds take long, curves are used untried.
+    ``host`` is the program as :func:`graphprune.measuring.host_of` reads it, ``steps`` all that is done for a way to
+    prune. With a single batch, which leaves nothing to hold out, and for a latency, whose rounds take long, curves are
+    used untried.
 
     Raises:
         GraphpruneError: as :func:`graphprune.measuring.sensitivity`.
     """
     clock = Clock(progress)
-    host = host_of(model, args, kwargs, dynamic_shapes)
+    asked.check(host, dims)
     batches = load_batches(data["calibration"], host, seed=seed, dims=dims)
     parts = None if asked.latency else held_out(batches, seed)
     known = batches if parts is None else parts[0]
-    curves = sensitivity(
-        model,
-        args,
-        kwargs,
-        calibration=known,
-        criterion=criterion,
-        seed=seed,
-        dims=dims,
-        progress=progress,
-        dynamic_shapes=dynamic_shapes,
-    )
+    curves = curves_of(host, known, criterion=criterion, seed=seed, dims=dims, progress=progress)
     measured = replace(asked, curves=curves)
     if parts is None:
         return measured, batches, ()
+    runs = Remembered(Calibration(host, parts[1].feeds))
 
     def loss(way: Prune) -> float:
         context = passes.Context(
@@ -89,7 +77,7 @@ def with_curves(
             passes.run_passes(slim, list(steps(way)), context)
         except TargetError:  # the other way may reach it
             return WORST
-        return _loss(host, slim, parts[1])
+        return loss_between(host, runs, slim, parts[1])
 
     clock.say("try: shares by curves, and by scores alone")
     by_curves, by_scores = loss(measured), loss(asked)
@@ -108,9 +96,3 @@ def held_out(batches: Batches, seed: int = 0) -> tuple[Batches, Batches] | None:
     order = np.random.default_rng(seed).permutation(len(batches)).tolist()
     count = max(1, round(HELD * len(batches)))
     return batches.part(sorted(order[count:])), batches.part(sorted(order[:count]))
-
-
-def _loss(dense: Host, slim: Host, held: Batches) -> float:
-    names = [value.name or "" for value in dense.graph.outputs] if isinstance(dense, ir.Model) else []
-    runs = [Calibration(each, held.feeds) for each in (dense, slim)]
-    return loss_of(evaluate(runs[0], runs[1], held, names=names).fidelity)

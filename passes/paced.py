@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from graphprune.budget import Amount, Budget
-from graphprune.choose import Constraints, choose
+from graphprune.choose import choose
+from graphprune.constraints import Constraints
 from graphprune.cost import CostModel
 from graphprune.curves import Curves
 from graphprune.errors import UsageError

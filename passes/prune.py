@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from graphprune.budget import Budget, parse_amount, parse_latency
-from graphprune.choose import MAX_RATIO, Constraints, choose
+from graphprune.choose import choose
+from graphprune.constraints import MAX_RATIO, Constraints, check
 from graphprune.cost import CostModel
 from graphprune.curves import Curves
 from graphprune.errors import TargetError, UsageError
@@ -80,6 +82,7 @@ class Prune(Pass):
         with clock("analyse"):
             structure = program.read()
             cost = CostModel(structure, program.sizes(context.dims))
+            check(structure, cost, budget, constraints, curves)
         with clock("score"):
             scores = judge.score(evidence_for(judge, model, structure, context, self.seed))
         rounding = None
@@ -104,6 +107,17 @@ class Prune(Pass):
         with clock("cut"):
             cut(model, context, structure, selection, self.name)
         return Report(bool(groups), {"groups cut": groups})
+
+    def check(self, model: Host, dims: Mapping[str, int] | None = None) -> None:
+        """Refuse what makes no sense for ``model``, before anything that takes long.
+
+        Raises:
+            TargetError, UsageError: as :meth:`run`, as far as that can be said without scores.
+        """
+        program = program_of(model)
+        structure = program.read()
+        cost = CostModel(structure, program.sizes(dims))
+        check(structure, cost, self._budget(), self._constraints())
 
     def _budget(self) -> Budget:
         if self.ratio is None and not any(getattr(self, name) for name in (*_TARGETS, "latency")):

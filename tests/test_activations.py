@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from random_graphs import random_model
 
 from graphprune.budget import Budget, parse_amount
-from graphprune.choose import Constraints, choose
+from graphprune.choose import choose
+from graphprune.constraints import Constraints
 from graphprune.errors import TargetError
 from graphprune.frontends.onnx_slice import slice_model
 from graphprune.models import reference

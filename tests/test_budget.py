@@ -48,6 +48,7 @@ def test_limits_are_whole_numbers_that_may_be_kept() -> None:
         ({"ratio": 1.0}, "ratio 1 is out of range"),
         ({"ratio": -0.1}, "out of range"),
         ({"ratio": float("nan")}, "out of range"),
+        ({"latency": Amount(1.5, relative=True)}, "latency 150% is no less than the dense model's"),
         ({"bytes": Amount(0)}, "target bytes 0 is out of range"),
     ],
 )

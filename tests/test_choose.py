@@ -12,7 +12,8 @@ from random_graphs import random_model
 
 import graphprune
 from graphprune.budget import Budget, parse_amount
-from graphprune.choose import Constraints, choose
+from graphprune.choose import choose
+from graphprune.constraints import Constraints
 from graphprune.errors import TargetError, UsageError
 from graphprune.models import digits_path, reference
 from graphprune.models.reference.builder import GraphBuilder

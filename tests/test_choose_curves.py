@@ -9,7 +9,8 @@ import pytest
 from analysed import Analysed, analyse
 
 from graphprune.budget import Budget, parse_amount
-from graphprune.choose import Constraints, choose
+from graphprune.choose import choose
+from graphprune.constraints import Constraints
 from graphprune.curves import Curve, Curves, structure_mark
 from graphprune.errors import ModelError, TargetError, UsageError
 from graphprune.models import reference

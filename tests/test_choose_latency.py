@@ -11,7 +11,8 @@ from made_up_machine import images
 
 from graphprune import passes
 from graphprune.budget import Amount, Budget
-from graphprune.choose import Constraints, choose
+from graphprune.choose import choose
+from graphprune.constraints import Constraints
 from graphprune.cost import CostModel
 from graphprune.errors import TargetError, UsageError
 from graphprune.frontends.program import program_of

@@ -7,7 +7,8 @@ from analysed import Analysed, analyse
 
 import graphprune
 from graphprune.budget import Budget, parse_amount
-from graphprune.choose import Constraints, choose
+from graphprune.choose import choose
+from graphprune.constraints import Constraints
 from graphprune.errors import UsageError
 from graphprune.models import digits_path, reference
 from graphprune.models.reference.builder import GraphBuilder

@@ -42,6 +42,7 @@ def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert document["artifact"] == str(tmp_path / "slim")
     assert document["slim"]["median_ms"] == pytest.approx(1.0)
     assert document["dense"]["median_ms"] == pytest.approx(2.0)
+    assert not any("single precision" in note for note in document["notes"])  # the budget was no latency
     artifact = load(found.artifact)  # type: ignore[arg-type]
     np.testing.assert_array_equal(
         artifact({"images": images})["logits"], found.executable({"images": images})["logits"]

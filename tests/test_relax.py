@@ -54,7 +54,7 @@ def test_what_was_tuned_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     import tvm
     from tvm_ffi import structural_equal
 
-    monkeypatch.setattr(tuning, "add_plain", lambda *arguments: 0)  # which may be the fastest, and is no other
+    monkeypatch.setattr(tuning, "add_plain", lambda *arguments: [])  # which may be the fastest, and is no other
     options: dict[str, Any] = {"threads": 1, "dims": {"n": 2}, "tune": 2, "database": tmp_path}
     made = backend("tvm").compile(digits_path(), "cpu", **options)
     module = relax.module(digits_path(), ratio=0.0, dims={"n": 2})

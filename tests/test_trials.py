@@ -12,7 +12,9 @@ import graphprune
 from graphprune import trials
 from graphprune.calibration.data import Batches
 from graphprune.curves import Curve, Curves
+from graphprune.errors import UsageError
 from graphprune.models import digits_path, digits_test
+from graphprune.passes import prune
 
 IMAGES = digits_test().inputs
 
@@ -50,7 +52,7 @@ def test_the_nearer_way_is_taken() -> None:
 
 
 def test_curves_that_mislead_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = trials.sensitivity
+    measured = trials.curves_of
 
     def wrong(*arguments: Any, **options: Any) -> Curves:
         """Say of every group that it is worth the less the more it is."""
@@ -59,7 +61,7 @@ def test_curves_that_mislead_are_left_out(monkeypatch: pytest.MonkeyPatch) -> No
         turned = tuple(Curve(c.groups, c.removed, tuple(worst - each for each in c.loss)) for c in found.curves)
         return Curves(turned, found.mark, found.about)
 
-    monkeypatch.setattr(trials, "sensitivity", wrong)
+    monkeypatch.setattr(trials, "curves_of", wrong)
     found = graphprune.prune(digits_path(), macs="40%", recipe="best", calibration=calibration())
     plain = graphprune.prune(digits_path(), macs="40%", recipe="calibrated", calibration=calibration())
     assert "by scores alone" in told(found)
@@ -72,3 +74,21 @@ def test_a_single_batch_leaves_nothing_to_try_on() -> None:
     found = graphprune.prune(digits_path(), macs="50%", recipe="best", calibration=calibration(16))
     assert not any("held-out samples, outputs" in note for note in found.notes)
     assert found.macs.after <= 0.5 * found.macs.before
+
+
+@pytest.mark.parametrize("recipe", ["best", "calibrated"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"exclude": "no-such-layer"}, "pattern 'no-such-layer' matches no tensor"),
+        ({"per_group": {"no-such-layer": 0.5}}, "pattern 'no-such-layer' matches no tensor"),
+        ({"units": "head"}, "no group has the role 'head'"),
+    ],
+)
+def test_what_is_misspelt_is_told_before_anything_is_measured(
+    recipe: Any, options: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((trials, "curves_of"), (prune, "evidence_for")):
+        monkeypatch.setattr(module, name, lambda *arguments, **options: pytest.fail("measured"))
+    with pytest.raises(UsageError, match=words):
+        graphprune.prune(digits_path(), macs="50%", recipe=recipe, calibration=calibration(), **options)

@@ -7,6 +7,7 @@ What calling the runtime takes by itself is measured too, and taken off each tim
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -20,8 +21,9 @@ from graphprune.backends.latency.tables import SHARES, Table, Widths, level_widt
 from graphprune.backends.race import compiled
 from graphprune.clock import Progress
 from graphprune.cost import CostModel
+from graphprune.text import first_line
 
-__all__ = ["Measuring", "Timer", "timer_of"]
+__all__ = ["Measuring", "OperatorTimer", "Timer"]
 
 Timer = Callable[[Single], float | None]
 """The seconds that a model of one kernel takes; None where it does not run."""
@@ -37,15 +39,24 @@ SAVED = 50
 """Points after which the store is written."""
 
 
-def timer_of(backend: Backend, target: str, threads: int | None) -> Timer:
-    """The timer that compiles and runs; the lower quartile of some runs, since noise only adds to a short time."""
+class OperatorTimer:
+    """Compiles and runs; gives the lower quartile of some runs, since noise only adds to a short time.
 
-    def measured(model: Single) -> float | None:
+    ``refusal`` is what the runtime said about the first operator that did not run, and ``rpc`` the device, where it is
+    not this machine.
+    """
+
+    def __init__(self, backend: Backend, target: str, threads: int | None, rpc: str | None = None) -> None:
+        self._compiled = functools.partial(compiled, backend, target=target, threads=threads, rpc=rpc)
+        self.refusal = ""
+
+    def __call__(self, model: Single) -> float | None:
         try:
-            run = compiled(backend, model.model, target, threads=threads).prepare(model.feeds)
+            run = self._compiled(model.model).prepare(model.feeds)
             for _ in range(WARM):
                 run()
-        except Exception:  # whatever a runtime raises means that this operator has no time of its own
+        except Exception as error:  # whatever a runtime raises means that this operator has no time of its own
+            self.refusal = self.refusal or first_line(error)
             return None
         times: list[float] = []
         while len(times) < LEAST or (sum(times) < ENOUGH and len(times) < MOST):
@@ -53,8 +64,6 @@ def timer_of(backend: Backend, target: str, threads: int | None) -> Timer:
             run()
             times.append(time.perf_counter() - start)
         return float(np.quantile(times, 0.25))
-
-    return measured
 
 
 class Measuring:

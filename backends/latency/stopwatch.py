@@ -16,12 +16,13 @@ from graphprune.backends.base import Backend, Executable
 from graphprune.backends.latency.cliffs import Cliff, cliff_of, fitting, multiple_of
 from graphprune.backends.latency.inputs import typical_inputs
 from graphprune.backends.latency.kernels import CONTRACTIONS, Kernel, kernels_of, outside
-from graphprune.backends.latency.measuring import Measuring, Timer, timer_of
+from graphprune.backends.latency.measuring import Measuring, OperatorTimer, Timer
+from graphprune.backends.latency.operators import nothing
 from graphprune.backends.latency.store import Store
 from graphprune.backends.latency.tables import ALIGNED, Table, Widths, is_joint, widths_reader
 from graphprune.backends.machine import machine, pinned
 from graphprune.backends.measure import Measurement, measured
-from graphprune.backends.race import compiled, in_turns, prepared, require_here
+from graphprune.backends.race import LOADS, compiled, in_turns, prepared, require_here
 from graphprune.backends.registry import usable
 from graphprune.clock import Progress
 from graphprune.cost import CostModel
@@ -37,8 +38,10 @@ SECONDS = 60.0
 """For measuring operators, where nobody says; what was measured before takes none of it."""
 RACE = 2.0
 """Seconds that one race takes, about."""
-FEWEST, MOST = 12, 60
+FEWEST, MOST = 12, 240
 """Turns of a race."""
+TURNS = 10
+"""Turns of a load, where there is time for more loads: quick programs differ most from load to load."""
 SHARE = 0.02
 """The part of the predicted latency below which no cliff of a kind of layer is looked for."""
 
@@ -57,6 +60,7 @@ class LatencyStopwatch:
         threads: of one operator.
         seconds: for measuring single operators, all together.
         dims: sizes of symbolic dimensions.
+        rpc: the device to measure on, as the backend names it; this machine by default.
         cache: the folder of measured times, that of the user by default.
         progress: told about what is measured.
         timer: takes the time of one operator instead of the backend.
@@ -71,6 +75,7 @@ class LatencyStopwatch:
         *,
         seconds: float = SECONDS,
         dims: Mapping[str, int] | None = None,
+        rpc: str | None = None,
         cache: Path | None = None,
         progress: Progress | None = None,
         timer: Timer | None = None,
@@ -78,10 +83,13 @@ class LatencyStopwatch:
     ) -> None:
         if seconds < 0:
             raise UsageError(f"{seconds:g} seconds for measuring are too few: give 0 or more")
-        self.target, self.threads, self.seconds, self.dims = target, threads, seconds, dims
+        self.target, self.threads, self.seconds, self.dims, self.rpc = target, threads, seconds, dims, rpc
         self._backend: Backend = usable(backend)
         self._progress, self._races = progress, races
-        self._timer = timer or timer_of(self._backend, target, threads)
+        self._timer = timer or OperatorTimer(self._backend, target, threads, rpc)
+        self._open: Executable | None = None
+        if rpc is not None:  # no device, or no such option: said at once; and what is open keeps the connection open
+            self._open = compiled(self._backend, nothing().model, target, threads=threads, rpc=rpc)
         self._store = Store(self.about(), cache)
         self._measuring: Measuring | None = None
         self._cliffs: dict[tuple[str, str], Cliff] = {}
@@ -98,6 +106,7 @@ class LatencyStopwatch:
             "version": self._backend.available().version,
             "target": self.target,
             "threads": self.threads,
+            **({} if self.rpc is None else {"device": self.rpc}),
         }
 
     @property
@@ -110,9 +119,11 @@ class LatencyStopwatch:
         """What a reader of a prediction should know."""
         found: list[str] = []
         if self._untimed:
+            refusal = getattr(self._timer, "refusal", "")
             found.append(
                 f"latency tables lack {counted(len(self._untimed), 'operator')} that cannot be measured alone, and "
                 f"count their time as constant: {', '.join(shortened(self._untimed, 3))}"
+                + (f" ({refusal})" if refusal else "")
             )
         left = 0 if self._measuring is None else self._measuring.left_out
         if left:
@@ -175,12 +186,22 @@ class LatencyStopwatch:
             runs = [prepared(executable, feeds) for executable in executables]
             once = sum(timing.median for timing in measured(["" for _ in runs], runs, warmup=2, repeats=3).timings)
             turns = round(min(max(RACE / max(once, 1e-9), FEWEST), MOST))
+            loads = max(LOADS, turns // TURNS)
             several = [feeds] * len(executables)
-            return in_turns(executables, several, warmup=2, repeats=turns, threads=self.threads, pinned=processors)
+            return in_turns(
+                executables,
+                several,
+                warmup=2,
+                repeats=turns,
+                loads=loads,
+                threads=self.threads,
+                pinned=processors,
+                rpc=self.rpc,
+            )
 
     def _compiled(self, model: ir.Model) -> Executable:
         """A whole model, for the sizes of dimensions that were asked for, as it will be compiled for use."""
-        return compiled(self._backend, model, self.target, threads=self.threads, dims=self.dims or None)
+        return compiled(self._backend, model, self.target, threads=self.threads, dims=self.dims or None, rpc=self.rpc)
 
     # -- cliffs ---------------------------------------------------------------------------------------------------
 

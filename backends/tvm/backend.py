@@ -13,7 +13,16 @@ from graphprune.backends.artifact import Manifest, read_manifest, specs
 from graphprune.backends.base import Availability, Target
 from graphprune.backends.tvm.options import TvmOptions
 from graphprune.backends.tvm.package import REMEDY, installed, library, versions
-from graphprune.backends.tvm.targets import TARGETS, TargetInfo, description, features, info_of, lacking, targets_of
+from graphprune.backends.tvm.targets import (
+    TARGETS,
+    TargetInfo,
+    compute_capability,
+    description,
+    features,
+    info_of,
+    lacking,
+    targets_of,
+)
 from graphprune.errors import ModelError, UsageError
 from graphprune.frontends.program import is_torch
 
@@ -137,6 +146,8 @@ def _compiled(
         "tuning": tuning.to_dict() if tuning is not None else None,
     }
     notes = (*([tuning.text] if tuning is not None else []), *([note] if note else []))
+    if info.kind == "cuda" and wanted.processor is None and compute_capability(library()) is None:
+        notes = (*notes, f"made for {info.processor}, since there is no GPU here to ask: name yours with --processor")
     if open_dims:
         notes = (
             *notes,

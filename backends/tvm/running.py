@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import threading
 import uuid
@@ -129,6 +130,7 @@ def connect(address: str) -> Any:
         with _opening:
             session = _sessions.get(address)
             if session is None:
+                gc.collect()  # cycles may keep the last session open, which this one would wait for
                 _sessions[address] = session = rpc.connect(host, port)
         return session
     except Exception as error:  # TVM's own, for whatever the network says

@@ -17,6 +17,7 @@ from graphprune.errors import UsageError
 __all__ = [
     "TARGETS",
     "TargetInfo",
+    "compute_capability",
     "cores",
     "description",
     "features",
@@ -168,13 +169,14 @@ def description(tvm: Any, info: TargetInfo, processor: str | None, threads: int 
     elif processor is not None and info.kind != "cuda":
         raise UsageError(f"the target {info.kind} has no processors to choose from; leave --processor out")
     elif info.kind == "cuda":
-        document["arch"] = processor or _compute_capability(tvm) or info.processor
+        document["arch"] = processor or compute_capability(tvm) or info.processor
     if not info.is_gpu:
         return tvm.target.Target(document)
     return tvm.target.Target({**document, "host": {"kind": "llvm"}})
 
 
-def _compute_capability(tvm: Any) -> str | None:
+def compute_capability(tvm: Any) -> str | None:
+    """What the GPU at hand is called, if there is one: ``sm_90``."""
     device = tvm.cuda(0)
     return f"sm_{str(device.compute_version).replace('.', '')}" if device.exist else None
 

@@ -34,19 +34,26 @@ FILES = ("database_workload.json", "database_tuning_record.json")
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """How many tasks were found, how many of them tuned now and how many reused, in how many trials."""
+    """How many tasks were found, how many of them tuned now and how many reused, in how many trials.
+
+    ``plain_failures`` says why plain schedules could not be measured: those tasks have trials alone.
+    """
 
     found: int
     tuned: int
     reused: int
     trials: int
     database: str
+    plain_failures: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """One line."""
         left = self.found - self.tuned - self.reused
         more = f", {left} left untuned" if left else ""
+        plain = self.plain_failures
+        if plain:
+            more += f", {len(plain)} without a plain schedule to compare with ({plain[0]})"
         return (
             f"tuning: {self.found} tasks, {self.tuned} tuned with {self.trials} trials, "
             f"{self.reused} reused{more}; {self.database}"
@@ -54,7 +61,7 @@ class Tuning:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
-        return asdict(self)
+        return {**asdict(self), "plain_failures": list(self.plain_failures)}
 
 
 def tuned(module: Any, target: Any, info: TargetInfo, wanted: TvmOptions) -> tuple[Any, Tuning]:
@@ -82,15 +89,16 @@ def tuned(module: Any, target: Any, info: TargetInfo, wanted: TvmOptions) -> tup
         new = [task for task in tasks if not _has_record(database, task.dispatched[0])]
         chosen = sorted(new, key=_work, reverse=True)[: wanted.tune]
         trials = 0
+        plain: tuple[str, ...] = ()
         if chosen:
             failures = Failures()
             with _threads(cores(wanted.threads)):
-                _tune(chosen, target, info, wanted, database, failures)
+                plain = _tune(chosen, target, info, wanted, database, failures)
             trials = failures.trials
             if failures.trials == failures.count:
                 raise ModelError(f"tuning: none of {trials} schedules could be measured ({failures.first})")
         done = sum(_has_record(database, task.dispatched[0]) for task in chosen)
-    return database, Tuning(len(tasks), done, len(tasks) - len(new), trials, str(folder))
+    return database, Tuning(len(tasks), done, len(tasks) - len(new), trials, str(folder), plain)
 
 
 def database_folder(root: Path, target: Any) -> Path:
@@ -117,7 +125,8 @@ def stored_database(root: Path, target: Any) -> Any:
 
 def _tune(
     tasks: Sequence[Any], target: Any, info: TargetInfo, wanted: TvmOptions, database: Any, failures: Failures
-) -> None:
+) -> tuple[str, ...]:
+    """Tune; why plain schedules could not be measured, for each of them that could not."""
     from tvm.s_tir import meta_schedule
 
     each = max(1, min(BATCH, wanted.tune // len(tasks)))
@@ -138,7 +147,7 @@ def _tune(
     ]
     compiler, device = builder(wanted), runner(info, wanted)
     wanted.say("tuning: measuring what there is without")
-    add_plain(tasks, target, info.device, database, compiler, device)
+    plain = add_plain(tasks, target, info.device, database, compiler, device)
     create = meta_schedule.measure_callback.MeasureCallback.create
     callbacks = [report_to(wanted, failures), *(each for each in create("default") if not _prints(each))]
     meta_schedule.tune_tasks(
@@ -152,6 +161,7 @@ def _tune(
         database=database,
         measure_callbacks=callbacks,
     )
+    return tuple(plain)
 
 
 def _prints(callback: Any) -> bool:

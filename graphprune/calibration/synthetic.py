@@ -18,7 +18,7 @@ import numpy.typing as npt
 from graphprune.calibration.pieces import Array, Piece
 from graphprune.calibration.preprocess import Preprocess
 from graphprune.calibration.slots import Slot, channel_axis, is_image
-from graphprune.sample_inputs import Inputs, InputSpec, input_shapes, random_inputs
+from graphprune.sample_inputs import Inputs, InputSpec, Sizes, input_shapes, random_inputs
 
 __all__ = ["leaf_images", "synthetic_pieces"]
 
@@ -85,7 +85,7 @@ def _pieces(
     specs = [slot.spec for slot in slots]
     known = {name: number for name, number in dims.items() if any(name in map(str, spec.dims) for spec in specs)}
     side = SIDE if preprocess is None or preprocess.size is None else preprocess.size[0]
-    shapes = input_shapes(specs, known, extent, size, side)
+    shapes = input_shapes(specs, known, extent, Sizes(size, side, (extent,)))
     whole = [replace(spec, dims=shapes[spec.name]) for spec in specs]
     generator = np.random.default_rng(seed)
     pieces = []

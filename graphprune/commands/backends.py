@@ -12,7 +12,7 @@ NAME = "backends"
 
 def command(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """List where models can be compiled for, and what would make the rest work."""
-    from graphprune.backends.registry import listed
+    from graphprune.backends.registry import SHORT, listed
 
     terminal = Terminal(json, quiet)
     found = list(listed())
@@ -20,7 +20,8 @@ def command(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> N
     def show() -> None:
         rows = []
         for entry in found:
-            rows.append((entry.name, "", entry.availability.text))
+            short = "".join(f" ({name})" for name, full in SHORT.items() if full == entry.name)
+            rows.append((entry.name + short, "", entry.availability.text))
             rows += [
                 ("", target.name, "available" if target.available else f"needs: {target.remedy or 'another machine'}")
                 for target in entry.targets

@@ -85,7 +85,7 @@ def command(
     comparisons = [found.measurement.comparison(index) for index in range(len(models))]
     document = {"status": "measured", "models": _rows(found, comparisons), **found.measurement.to_dict()}
     document["notes"] = list(found.notes)
-    if gate and found.notes:
+    if gate and found.measurement.inputs is None:
         raise UsageError(f"--gate: {found.notes[0]}; give --dims, or compare what has the same inputs")
     if gate:
         from graphprune.backends.gate import require_faster

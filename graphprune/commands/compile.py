@@ -105,7 +105,7 @@ def command(
     """Compile a model for where it will run, into a folder that runs without graphprune."""
     if output is None:
         raise UsageError("where to? Give --output DIR")
-    from graphprune.backends.artifact import check_folder
+    from graphprune.backends.artifact import check_folder, read_manifest
     from graphprune.backends.race import measure_alone
     from graphprune.backends.registry import usable
 
@@ -144,6 +144,7 @@ def command(
             measurement = measure_alone(executable, dims=sizes, seed=seed)
         progress("writing")
         executable.save(output, measurement)
+        code = read_manifest(output).document.get("code_bytes")
     document = {
         "status": "compiled",
         "output": str(output),
@@ -151,17 +152,20 @@ def command(
         "target": executable.target,
         "precision": precision,
         "bytes": executable.stored_bytes(),
+        "code_bytes": code,
         "inputs": [spec.to_dict() for spec in executable.inputs],
         "outputs": [spec.to_dict() for spec in executable.outputs],
         "latency": None if measurement is None else {**measurement.timings[0].to_dict(), **measurement.to_dict()},
         "notes": list(executable.notes),
         "obstacle": executable.obstacle or None,
     }
-    terminal.answer(document, lambda: _show(terminal, executable, measurement, output))
+    terminal.answer(document, lambda: _show(terminal, executable, measurement, code, output))
 
 
-def _show(terminal: Terminal, executable: Executable, measurement: Measurement | None, output: Path) -> None:
-    size = scaled(executable.stored_bytes(), "B")
+def _show(
+    terminal: Terminal, executable: Executable, measurement: Measurement | None, code: int | None, output: Path
+) -> None:
+    size = scaled(executable.stored_bytes(), "B") + (f", {scaled(code, 'B')} of it machine code" if code else "")
     terminal.print(f"compiled for {executable.backend} on {executable.target}: {size}")
     if measurement is not None:
         (timing,) = measurement.timings

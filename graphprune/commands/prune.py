@@ -45,6 +45,7 @@ from graphprune.commands.options import (
     NoVerify,
     Output,
     Quiet,
+    Rpc,
     Seed,
     check_outputs,
     parse_dims,
@@ -176,6 +177,7 @@ def command(
     backend: BackendName = "ort",
     target: TargetName = "cpu",
     threads: Threads = None,
+    rpc: Rpc = None,
     measure_seconds: MeasureSeconds = None,
     gate: GateOption = None,
     allow_slower: AllowSlower = False,
@@ -217,7 +219,7 @@ def command(
     read = [Path(text) for text in (calib, eval_, labels, curves) if text is not None]
     check_outputs((None if source.torch else output, plan, report), model, *read)
     from graphprune.api import prune
-    from graphprune.choose import MAX_RATIO
+    from graphprune.constraints import MAX_RATIO
 
     terminal = Terminal(json, quiet)
     with terminal.progress() as progress:
@@ -255,6 +257,7 @@ def command(
             backend=backend,
             target=target,
             threads=threads,
+            rpc=rpc,
             measure_seconds=measure_seconds,
             gate=gate,
             allow_slower=allow_slower,

@@ -11,7 +11,6 @@ import typer
 from graphprune.commands.options import Debug, Dims, Json, Quiet, Rpc, Seed, check_output, parse_dims
 from graphprune.commands.terminal import Terminal
 from graphprune.errors import ModelError, UsageError
-from graphprune.text import first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,8 +108,8 @@ def _read(path: Path, names: list[str]) -> dict[str, np.ndarray[Any, Any]]:
             return {name: found[name] for name in found.files}
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: not an .npz or .npy of plain arrays ({first_line(error)})") from None
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        raise ModelError(f"{path}: not an .npz or .npy of plain arrays, as numpy.savez and numpy.save write") from None
 
 
 def _write(path: Path, outputs: dict[str, Any]) -> None:

@@ -14,12 +14,9 @@ from onnx import shape_inference
 
 from graphprune.errors import ModelError
 from graphprune.frontends.onnx_slim import slim_proto
-from graphprune.sample_inputs import input_shapes, input_specs
+from graphprune.sample_inputs import TYPICAL, input_shapes, input_specs
 
 __all__ = ["concrete_sizes"]
-
-LENGTHS = (128, 1024, 16000)  # tokens, frames or samples; a longer one where windows do not fit into a shorter
-IMAGE = 224  # height and width of an image
 
 
 def concrete_sizes(model: ir.Model, dims: Mapping[str, int] | None = None) -> dict[str, tuple[int | None, ...]]:
@@ -34,9 +31,9 @@ def concrete_sizes(model: ir.Model, dims: Mapping[str, int] | None = None) -> di
     """
     proto = slim_proto(model, stored={})
     sizes: dict[str, tuple[int | None, ...]] = {}
-    for length in LENGTHS:
+    for length in TYPICAL.extents:  # a longer one where windows do not fit into a shorter
         try:
-            shapes = input_shapes(input_specs(model), dims, extent=length, batch=1, image=IMAGE)
+            shapes = input_shapes(input_specs(model), dims, length, TYPICAL)
         except ModelError:  # an input that is no tensor, or of unknown rank: the others still tell something
             shapes = {}
         sizes = _inferred(proto, shapes)

@@ -59,11 +59,31 @@ def test_all_get_the_same_inputs_where_that_is_possible(tmp_path: Path) -> None:
         feeds, notes = race._feeds(executables, None, None, 0)
         assert {feed["x"].shape for feed in feeds} == {(1, 8)}
         assert notes == ()
-    found = race.race([free, narrow], threads=1, repeats=2)
+    found = race.race([free, narrow], threads=1, repeats=2, loads=1)
     assert found.notes == (
-        "there are no inputs that all of them take: each ran on its own, and times of different work are told",
+        "no inputs suit all of these models: each ran on its own, so the times are of different work",
     )
-    assert race.race([free, fixed], threads=1, repeats=2).notes == ()
+    assert found.measurement.inputs is None
+    both = race.race([free, fixed], threads=1, repeats=2, loads=1)
+    assert both.notes == ()
+    assert both.measurement.inputs == {"x": (1, 8)}
+    given = race.race([free, fixed], {"x": np.ones((1, 8), np.float32)}, threads=1, repeats=12)
+    assert given.notes == ()
+    assert given.measurement.to_dict()["inputs"] == {"x": [1, 8]}
+    assert "loaded 6 times, on x 1x8; " in given.measurement.circumstances
+
+
+def test_one_sample_is_measured_where_the_batch_is_open(tmp_path: Path) -> None:
+    free = product(tmp_path / "free.onnx", 8)
+    found = race.measure_alone(OnnxRuntime().compile(free, "cpu", threads=1), repeats=2)
+    assert found.inputs == {"x": (1, 8)}
+
+
+def test_too_few_runs_for_many_loads_are_told(tmp_path: Path) -> None:
+    free = product(tmp_path / "free.onnx", 8)
+    found = race.race([free, free], threads=1, repeats=4)
+    assert found.measurement.loads == 1
+    assert found.notes[0].startswith("all were loaded once: 6 loads take 12 runs of each (--repeats)")
 
 
 def test_threads_must_be_alike(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from graphprune.backends.registry import backend
 from graphprune.backends.tvm import checking, targets
 from graphprune.backends.tvm.backend import Tvm
 from graphprune.backends.tvm.elf import elf_machine
+from graphprune.backends.tvm.package import library
 from graphprune.errors import ModelError, UsageError
 from graphprune.models import digits_path, digits_test
 
@@ -169,6 +170,11 @@ def test_code_for_gpus_needs_no_gpu(target: str) -> None:
     executable = TVM.compile(convolution(), target, dims={"n": 1}, verify=False)
     kernels = executable.stored.path.read_bytes()
     assert b"blockIdx" in kernels if target == "cuda" else b"get_group_id" in kernels
+    unknown = targets.compute_capability(library()) is None
+    assert any("made for sm_75" in note for note in executable.notes) == (target == "cuda" and unknown)
+    if target == "cuda":
+        named = TVM.compile(convolution(), target, dims={"n": 1}, verify=False, processor="sm_80")
+        assert not any("made for" in note for note in named.notes)
 
 
 def test_operators_that_tvm_does_not_support_are_named() -> None:

@@ -10,11 +10,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
+from onnx_models import parse
 from tvm_programs import convolution, needs_tvm
 
+import graphprune
+from graphprune.backends.latency import measuring
 from graphprune.backends.registry import load
 from graphprune.backends.tvm.backend import Tvm
 from graphprune.errors import UsageError
@@ -71,6 +76,54 @@ def test_a_remote_device_computes_the_same_and_is_measured(server: str, tmp_path
     here = load(folder)(FEED)["y"]
     assert np.ptp(here) > 1
     assert np.array_equal(load(folder, rpc=server)(FEED)["y"], here)
+
+
+def two_convolutions() -> ir.Model:
+    generator = np.random.default_rng(0)
+    text = """g (float[n, 4, 8, 8] x) => (float[n, 8, 8, 8] y) {
+        a = Conv<pads=[1, 1, 1, 1]>(x, w)
+        b = Relu(a)
+        y = Conv<pads=[1, 1, 1, 1]>(b, v)
+    }"""
+    weights = {name: generator.standard_normal(shape) for name, shape in (("w", (64, 4, 3, 3)), ("v", (8, 64, 3, 3)))}
+    return parse(text, **{name: value.astype(np.float32) for name, value in weights.items()})
+
+
+def test_a_cut_is_chosen_by_times_of_the_device(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    timed: list[str] = []
+    told = measuring.OperatorTimer.__call__
+
+    def watched(timer: measuring.OperatorTimer, model: Any) -> float | None:
+        found = told(timer, model)
+        timed.append("" if found else timer.refusal)
+        return found
+
+    monkeypatch.setattr(measuring.OperatorTimer, "__call__", watched)
+    result = graphprune.prune(
+        two_convolutions(),
+        ratio=0.5,
+        round_to="auto",
+        backend="tvm",
+        threads=1,
+        dims={"n": 1},
+        rpc=server,
+        gate=True,
+        allow_slower=True,
+        measure_seconds=2.0,
+    )
+    assert result.verified
+    assert timed
+    assert not any(timed)
+    assert result.speed.ratio > 0
+
+
+def test_where_nobody_answers_nothing_is_pruned() -> None:
+    place = {"backend": "tvm", "dims": {"n": 1}, "rpc": f"127.0.0.1:{free_port()}"}
+    with pytest.raises(UsageError, match=r"no RPC server of TVM answers at 127.0.0.1"):
+        graphprune.prune(convolution(), ratio=0.5, round_to="auto", **place)
+    with pytest.raises(UsageError, match="onnxruntime has no option 'rpc'"):
+        graphprune.prune(convolution(), ratio=0.5, round_to="auto", rpc="127.0.0.1:9090")
 
 
 def test_nobody_answers() -> None:

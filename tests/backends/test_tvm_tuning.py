@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from tvm_programs import convolution, needs_tvm
 
-from graphprune.backends.tvm import package, tuning
+from graphprune.backends.tvm import baseline, package, tuning
 from graphprune.backends.tvm.backend import Tvm
 from graphprune.errors import ModelError, UsageError
 
@@ -37,7 +38,8 @@ def tuned(folder: Path, channels: int = 8, **options: Any) -> tuple[dict[str, An
 def test_the_database_is_kept_and_used_again(tmp_path: Path) -> None:
     first, outputs, said = tuned(tmp_path)
     (folder,) = (tmp_path / "database").iterdir()
-    assert first == {"found": 1, "tuned": 1, "reused": 0, "trials": 2, "database": str(folder)}
+    counts = {"found": 1, "tuned": 1, "reused": 0, "trials": 2}
+    assert first == {**counts, "database": str(folder), "plain_failures": []}
     assert "tuning: measuring what there is without" in said
     assert "tuning: compiling and measuring 2 schedules, batch 2" in said
     assert "tuning: 2 of 2 trials" in said
@@ -56,6 +58,21 @@ def test_the_database_is_kept_and_used_again(tmp_path: Path) -> None:
     records.write_text(records.read_text()[:-40])
     with pytest.raises(ModelError, match=r"the database is damaged \(.*\); remove the folder"):
         tuned(tmp_path)
+
+
+def test_a_plain_schedule_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def build(self, inputs: list[Any]) -> list[Any]:
+            return [SimpleNamespace(error_msg="no space left\nand more", artifact_path=None) for _ in inputs]
+
+    def failing(tasks: Any, target: Any, device: str, database: Any, builder: Any, runner: Any) -> list[str]:
+        return baseline.add_plain(tasks, target, device, database, Broken(), runner)
+
+    monkeypatch.setattr(tuning, "add_plain", failing)
+    told, _, _ = tuned(tmp_path)
+    assert told["plain_failures"] == ["no space left"]
+    text = tuning.Tuning(3, 2, 1, 9, "here", ("no space left",)).text
+    assert text.endswith("1 reused, 1 without a plain schedule to compare with (no space left); here")
 
 
 def test_a_database_has_one_writer(tmp_path: Path) -> None:

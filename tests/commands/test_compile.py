@@ -29,6 +29,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_backends_are_listed(run: Run) -> None:
     answer = run("backends")
     assert (answer.code, answer.err) == (0, "")
+    assert "onnxruntime (ort)" in answer.out
     assert "cpu" in answer.out
     assert "available" in answer.out
     entry, tvm = run("backends", "--json").document["backends"]
@@ -104,10 +105,10 @@ def test_the_gate_compares_equal_work(run: Run, tmp_path: Path) -> None:
     both = ("bench", DIGITS, tmp_path / "neg.onnx", "--threads", "1", "--repeats", "2")
     answer = run(*both)
     assert answer.code == 0
-    assert "note: there are no inputs that all of them take" in answer.out
+    assert "note: no inputs suit all of these models" in answer.out
     refused = run(*both, "--gate")
     assert refused.code == 2
-    assert "--gate: there are no inputs that all of them take" in refused.err
+    assert "--gate: no inputs suit all of these models" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -12,18 +12,19 @@ import onnx_ir as ir
 import pytest
 from command_line import Run
 from made_up_machine import VECTOR, Machine, images, stopwatch
+from told_times import taking
 from tvm_programs import needs_tvm
 
 import graphprune
 from graphprune import passes
-from graphprune.backends import gate
+from graphprune.backends import gate, race
 from graphprune.backends.latency import stopwatch as stopwatches
 from graphprune.backends.latency.stopwatch import LatencyStopwatch
 from graphprune.backends.measure import Comparison
 from graphprune.cost import CostModel
 from graphprune.errors import SlowerError, TargetError, UsageError
 from graphprune.frontends.program import program_of
-from graphprune.models import digits_path
+from graphprune.models import digits_path, digits_test
 from graphprune.pace import STOPWATCH, Pace
 from graphprune.passes.paced import PACE
 from graphprune.passes.prune import Prune
@@ -174,7 +175,7 @@ def test_models_are_timed_in_turns_by_the_backend(tmp_path: Path) -> None:
 def _machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """The made-up machine in place of the backend's clock, in all calls."""
     machine = Machine()
-    monkeypatch.setattr(stopwatches, "timer_of", lambda backend, target, threads: machine.timer)
+    monkeypatch.setattr(stopwatches, "OperatorTimer", lambda *arguments: machine.timer)
     monkeypatch.setattr(LatencyStopwatch, "race", lambda self, hosts: machine.race(hosts))
     monkeypatch.setattr(LatencyStopwatch, "about", lambda self: {"made up": id(machine)})
     return machine
@@ -228,6 +229,14 @@ def test_what_is_not_faster_is_not_written(
     output.unlink()
     assert run(*command, "--latency", "60%", "--no-gate").code == 0
     assert run(*command, "--ratio", 0.5).code == 0
+
+
+def test_eight_bits_come_on_top_of_a_latency(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    taking(monkeypatch, race, 2e-3, 0.5e-3)
+    options: dict[str, Any] = {"precision": "int8-static", "calibration": digits_test().inputs[:32]}
+    found = graphprune.optimize(digits_path(), budget="60%", threads=1, recipe="weights", **options)
+    words = "the latency 60% was met in single precision; int8-static takes 0.5 ms, 25.0% of the dense model's 2 ms"
+    assert words in found.to_dict()["notes"]
 
 
 def test_an_unmet_latency_says_how_far_it_got(machine: Machine, run: Run, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from graphprune import passes
 from graphprune.backends.latency import store as stores
 from graphprune.backends.latency.cliffs import Cliff, cliff_of, probes
 from graphprune.backends.latency.kernels import Kernel, kernels_of
-from graphprune.backends.latency.measuring import Measuring, timer_of
+from graphprune.backends.latency.measuring import Measuring, OperatorTimer
 from graphprune.backends.latency.operators import Single, nothing, single
 from graphprune.backends.latency.store import Store
 from graphprune.backends.latency.tables import Grid, level_widths, table_of
@@ -128,13 +128,15 @@ def test_an_operator_that_does_not_run_has_no_table(tmp_path: Path) -> None:
 
 
 def test_the_backend_takes_the_time_of_operators() -> None:
-    timer = timer_of(OnnxRuntime(), "cpu", 1)
+    timer = OperatorTimer(OnnxRuntime(), "cpu", 1)
     found = timer(nothing())
     assert found is not None
     assert found > 0
     refused = nothing()
     refused.model.graph.node[0].op_type = "NoSuchOperator"
+    assert not timer.refusal
     assert timer(refused) is None
+    assert "NoSuchOperator" in timer.refusal
 
 
 # -- the store ----------------------------------------------------------------------------------------------------
