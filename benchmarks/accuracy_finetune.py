@@ -48,7 +48,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--distill", type=float, default=0.0, help="share of the loss that is divergence from dense")
     parser.add_argument("--limit", type=int, help="use this many training images only")
     parser.add_argument("--test", type=int, help="use this many test images only")
-    parser.add_argument("--eager", action="store_true", help="launch each operation instead of replaying a recording")
+    parser.add_argument(
+        "--eager", action="store_true", help="launch each operation by itself, neither recorded nor compiled"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=BUILD / "finetune", help="where checkpoints are")
     parser.add_argument("--results", type=Path, default=BUILD / "accuracy.jsonl")
@@ -96,7 +98,10 @@ def accuracy(network: nn.Module, test: Feeder) -> float:
 
 
 class Stepper:
-    """Forward and backward for one batch, in bfloat16 where that is fast; on a GPU recorded once and replayed."""
+    """Forward and backward for one batch, in bfloat16 where that is fast; on a GPU recorded once and replayed.
+
+    A processor runs what ``torch.compile`` makes of the network, in which normalisations and activations are fused.
+    """
 
     def __init__(
         self, network: nn.Module, data: Feeder, batch: int, recorded: bool, teacher: nn.Module | None, share: float
@@ -107,6 +112,8 @@ class Stepper:
         self.graph: Any = None
         if recorded and self.device.type == "cuda":
             self._record(batch)
+        elif recorded:
+            self.network = torch.compile(network)
 
     def __call__(self, which: torch.Tensor) -> None:
         """Leave the gradients of these images' loss in the network."""

@@ -25,11 +25,12 @@ from graphprune.frontends.onnx_file import load
 from graphprune.frontends.onnx_fingerprint import fingerprint
 from graphprune.frontends.program import Host, is_torch, program_of
 from graphprune.onnx_api import PathLike, Source, inspect_model, prune_model, verify_model
+from graphprune.outcome import rehearsed
 from graphprune.pace import STOPWATCH
 from graphprune.passes.prune import Prune, cut
 from graphprune.plan import Plan
 from graphprune.proof import Verification
-from graphprune.recipes import MADE_UP, Compensation, RecipeName, recipe_for, steps_by
+from graphprune.recipes import MADE_UP, Compensation, RecipeName, calibrated, recipe_for, steps_by
 from graphprune.recovered import recovers
 from graphprune.result import Change, GroupCount, Inspection, PruneResult
 from graphprune.score.base import FUNCTION, Criterion, Judge
@@ -197,7 +198,9 @@ def prune(
     )
     if isinstance(calibration, Iterator):  # it may be read more than once
         calibration = list(calibration)
-    data: dict[str, object] = {"calibration": calibration, "loss": loss}
+    if metric is not None and evaluation is None and calibration is None:
+        raise UsageError("a metric is measured on data: give evaluation=..., or calibration=... with labels")
+    data: dict[str, object] = {"calibration": calibration, "loss": loss, "evaluation": evaluation, "metric": metric}
     if criterion is not None and not isinstance(criterion, str):
         data["criterion"] = criterion
         criterion = FUNCTION
@@ -214,8 +217,10 @@ def prune(
                 from graphprune.torch_api import program_from
 
                 model, args, kwargs = program_from(model, _inputs(args), kwargs, dynamic_shapes), None, None
-            asked, data["calibration"], notes = with_curves(
-                host_of(model, None, None, None),
+            host = host_of(model, None, None, None)
+            data = rehearsed(calibrated(data, host, seed, dims), host, seed, dims)
+            asked, notes = with_curves(
+                host,
                 asked,
                 lambda way: steps_by(chosen, way, criterion, normalize, compensate),
                 data,
@@ -231,9 +236,6 @@ def prune(
         said: dict[str, Any] = {"criterion": criterion, "normalize": normalize}
         asked = dataclasses.replace(asked, **{name: value for name, value in said.items() if value is not None})
         steps = _filled(passes.parse_pipeline(pipeline), asked)
-    if metric is not None and evaluation is None and calibration is None:
-        raise UsageError("a metric is measured on data: give evaluation=..., or calibration=... with labels")
-    data.update(evaluation=evaluation, metric=metric)
     clocked = Clocked(backend, target, threads, dims, seed, measure_seconds, progress, rpc)
     gated = any(isinstance(step, Prune) and step.latency for step in steps) if gate is None else gate
     data.update(clocked.data(steps, gated))

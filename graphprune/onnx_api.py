@@ -23,7 +23,7 @@ from graphprune.frontends.onnx_sizes import concrete_sizes
 from graphprune.frontends.onnx_write import save
 from graphprune.frontends.program import program_of
 from graphprune.ledger import ceiling, ledger
-from graphprune.outcome import Figures, compared, group_count, plan_of
+from graphprune.outcome import Figures, compared, group_count, plan_of, rehearsed
 from graphprune.pace import Pace
 from graphprune.passes.paced import PACE
 from graphprune.passes.verify import Verify
@@ -72,7 +72,7 @@ def prune_model(
         check_finite(work)
         loaded = work.clone()
         mark = fingerprint(work)
-    found = calibrated(data or {}, work, seed, dims)
+    found = rehearsed(calibrated(data or {}, work, seed, dims), work, seed, dims)
     context = passes.Context(data=found, dims=dims, clock=clock, notes=[*notes])
     canonical = bool(steps) and isinstance(steps[0], passes.Canonicalize)
     with clock("canonicalize"):
@@ -96,7 +96,7 @@ def prune_model(
             unseen = _check_agreement(loaded, work, context, seed)
     names = [value.name or "" for value in loaded.graph.outputs]
     with clock("compare"):
-        evaluation, cautions = compared(loaded, work, context, seed, names)
+        evaluation, cautions = compared(loaded, work, context, names)
     speed = None
     if gate is not None and context.decisions:
         with clock("gate"):

@@ -18,10 +18,9 @@ from graphprune.result import GroupCount
 from graphprune.version import versions
 
 if TYPE_CHECKING:
-    from graphprune.calibration.data import Batches
     from graphprune.calibration.evaluate import Evaluation
 
-__all__ = ["Figures", "compared", "group_count", "plan_of"]
+__all__ = ["Figures", "compared", "group_count", "plan_of", "rehearsed"]
 
 
 @dataclass(frozen=True)
@@ -93,20 +92,44 @@ def plan_of(context: Context, mark: str, steps: Sequence[Pass]) -> Plan | None:
     return plan
 
 
+def rehearsed(data: Mapping[str, object], dense: Host, seed: int, dims: Mapping[str, int] | None) -> dict[str, object]:
+    """``data`` for a context with the evaluation inputs read too; what does not fit is refused before work begins.
+
+    A metric of the library is tried on the dense program's outputs for one batch; a function of the caller's may need
+    all of them.
+
+    Raises:
+        ModelError, UsageError: as :func:`graphprune.calibration.data.load_batches`; or the labels do not suit the
+            metric.
+    """
+    from graphprune.calibration.data import load_batches
+    from graphprune.calibration.evaluate import evaluate
+
+    found, given = dict(data), data.get("evaluation")
+    if given is not None:
+        found["evaluation"] = load_batches(given, dense, seed=seed, dims=dims)
+    batches: Any = found.get("calibration") if given is None else found["evaluation"]
+    if isinstance(found.get("metric"), str) and batches is not None:
+        first = batches.part([0])
+        runs = Calibration(dense, first.feeds)
+        evaluate(runs, runs, first, metric=found["metric"])  # type: ignore[arg-type]
+    return found
+
+
 def compared(
-    dense: Host, slim: Host, context: Context, seed: int, names: Sequence[str] = ()
+    dense: Host, slim: Host, context: Context, names: Sequence[str] = ()
 ) -> tuple[Evaluation | None, tuple[str, ...]]:
     """The slim program beside the dense one on the data that were given, and what a reader of that must know.
 
-    They are compared on ``context.data["evaluation"]``, or else on the calibration inputs; None without any.
+    They are compared on ``context.data["evaluation"]``, or else on the calibration inputs, which
+    :func:`rehearsed` has read; None without any.
     """
     given, calibration = context.data.get("evaluation"), context.data.get("calibration")
     if given is None and calibration is None:
         return None, ()
-    from graphprune.calibration.data import load_batches
     from graphprune.calibration.evaluate import evaluate
 
-    batches: Batches = load_batches(calibration if given is None else given, dense, seed=seed, dims=context.dims)
+    batches: Any = calibration if given is None else given
     metric: Any = context.data.get("metric")
     runs = [Calibration(host, batches.feeds, progress=context.clock.say) for host in (dense, slim)]
     found = evaluate(

@@ -24,7 +24,7 @@ from graphprune.frontends.torch_fingerprint import fingerprint
 from graphprune.frontends.torch_patch import Patch
 from graphprune.frontends.torch_program import TorchProgram, capture
 from graphprune.ledger import ceiling, ledger
-from graphprune.outcome import Figures, compared, group_count, plan_of
+from graphprune.outcome import Figures, compared, group_count, plan_of, rehearsed
 from graphprune.plan import Plan
 from graphprune.proof.torch_proof import verify_program
 from graphprune.proof.verification import Verification
@@ -125,7 +125,7 @@ def prune_module(
     with clock("analyse"):
         before = Figures.of(program, dims)
     reports = [("canonicalize", passes.Report(False))]
-    found = calibrated(data or {}, program, seed, dims)
+    found = rehearsed(calibrated(data or {}, program, seed, dims), program, seed, dims)
     context = passes.Context(reports=reports, data=found, dims=dims, clock=clock, notes=[*notes])
     work = program.clone()
     steps = [step for step in steps if not isinstance(step, passes.Canonicalize)]
@@ -142,7 +142,7 @@ def prune_module(
     if plan_path is not None and plan is None:
         raise UsageError("no plan can say what this pipeline did: it changed more than a first cut leaves to say")
     with clock("compare"):
-        evaluation, cautions = compared(program, work, context, seed)
+        evaluation, cautions = compared(program, work, context)
     with clock("way back"):
         back = _way_back(program, work, plan, way, seed)
         carried = None if optimizer is None else _carried(optimizer, program, back, plan)

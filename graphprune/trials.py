@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from graphprune import passes
-from graphprune.calibration.data import Batches, load_batches
+from graphprune.calibration.data import Batches
 from graphprune.calibration.observe import Calibration
 from graphprune.calibration.remembered import Remembered
 from graphprune.clock import Clock, Progress
@@ -42,8 +42,8 @@ def with_curves(
     seed: int,
     dims: Mapping[str, int] | None,
     progress: Progress | None,
-) -> tuple[Prune, Batches, tuple[str, ...]]:
-    """``asked`` with measured curves where they help; the calibration inputs as they were read; and notes.
+) -> tuple[Prune, tuple[str, ...]]:
+    """``asked`` with measured curves where they help, and notes; ``data`` has the calibration inputs as they were read.
 
     ``host`` is the program as :func:`graphprune.measuring.host_of` reads it, ``steps`` all that is done for a way to
     prune. With a single batch, which leaves nothing to hold out, and for a latency, whose rounds take long, curves are
@@ -54,13 +54,13 @@ def with_curves(
     """
     clock = Clock(progress)
     asked.check(host, dims)
-    batches = load_batches(data["calibration"], host, seed=seed, dims=dims)
+    batches: Batches = data["calibration"]
     parts = None if asked.latency else held_out(batches, seed)
     known = batches if parts is None else parts[0]
     curves = curves_of(host, known, criterion=criterion, seed=seed, dims=dims, progress=progress)
     measured = replace(asked, curves=curves)
     if parts is None:
-        return measured, batches, ()
+        return measured, ()
     runs = Remembered(Calibration(host, parts[1].feeds))
 
     def loss(way: Prune) -> float:
@@ -86,7 +86,7 @@ def with_curves(
         f"{parts[1].samples} held-out samples, outputs are {by_curves:.3g} from the dense ones by curves, "
         f"{by_scores:.3g} by scores"
     )
-    return measured if by_curves <= by_scores else asked, batches, (note,)
+    return measured if by_curves <= by_scores else asked, (note,)
 
 
 def held_out(batches: Batches, seed: int = 0) -> tuple[Batches, Batches] | None:

@@ -92,3 +92,22 @@ def test_what_is_misspelt_is_told_before_anything_is_measured(
         monkeypatch.setattr(module, name, lambda *arguments, **options: pytest.fail("measured"))
     with pytest.raises(UsageError, match=words):
         graphprune.prune(digits_path(), macs="50%", recipe=recipe, calibration=calibration(), **options)
+
+
+@pytest.mark.parametrize("recipe", ["best", "calibrated"])
+@pytest.mark.parametrize(
+    ("evaluation", "words"),
+    [
+        ({"images": IMAGES[:8]}, "--metric accuracy needs labels"),
+        ({"images": IMAGES[:8], "labels": np.full(8, 10)}, "a label is 10 and the output has 10 classes"),
+        ({"images": IMAGES[:8], "labels": np.zeros(7, np.int64)}, "8 samples"),
+    ],
+)
+def test_labels_that_do_not_fit_are_told_before_anything_is_measured(
+    recipe: Any, evaluation: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((trials, "curves_of"), (prune, "evidence_for")):
+        monkeypatch.setattr(module, name, lambda *arguments, **options: pytest.fail("measured"))
+    options: dict[str, Any] = {"calibration": calibration(), "evaluation": evaluation, "metric": "accuracy"}
+    with pytest.raises(UsageError, match=words):
+        graphprune.prune(digits_path(), macs="50%", recipe=recipe, **options)
