@@ -133,7 +133,8 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     """
     path = Path(folder) / MANIFEST
     if not Path(folder).is_dir():
-        raise ModelError(f"{folder}: no such folder; an artifact is what `graphprune compile` writes")
+        what = "is a file" if Path(folder).exists() else "no such folder"
+        raise ModelError(f"{folder}: {what}; an artifact is the folder that `graphprune compile` writes")
     try:
         if path.stat().st_size > LARGEST_MANIFEST:
             raise ModelError(f"{path}: too large for a manifest")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphprune.backends.measure import Comparison
-from graphprune.backends.race import race
+from graphprune.backends.race import LOADS, race
 from graphprune.errors import SlowerError
 
 __all__ = ["faster", "require_faster"]
@@ -76,8 +76,9 @@ def require_faster(found: Comparison, after: str, before: str) -> None:
         SlowerError: the interval does not lie above 1.
     """
     if found.verdict != "faster":
+        remedy = "prune more, round widths to the vector width (--round-to auto), or allow it"
         raise SlowerError(
-            f"{after} is not shown to be faster than {before}: {found.text}; prune more, round widths to the vector "
-            "width (--round-to auto), or allow it",
+            f"{after} is not shown to be faster than {before}: {found.text}; "
+            f"{remedy if found.shows else f'measure more of them: --repeats 30 --loads {LOADS}'}",
             {"comparison": found.to_dict()},
         )

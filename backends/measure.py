@@ -26,7 +26,7 @@ from graphprune.backends.machine import machine
 from graphprune.errors import UsageError
 from graphprune.text import shortened
 
-__all__ = ["Comparison", "Measurement", "Timing", "compare_times", "interleaved", "joined", "measured"]
+__all__ = ["Comparison", "Measurement", "Timing", "compare_times", "interleaved", "joined", "measured", "spelled"]
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -90,6 +90,11 @@ class Comparison:
     high: float
 
     @property
+    def shows(self) -> bool:
+        """Whether there were enough runs and loads for an interval."""
+        return bool(np.isfinite(self.high))
+
+    @property
     def verdict(self) -> str:
         """``faster``, ``slower`` or ``no difference shown``, of the second."""
         if self.low > 1:
@@ -99,6 +104,8 @@ class Comparison:
     @property
     def text(self) -> str:
         """The verdict with its figures."""
+        if not self.shows:
+            return f"no difference shown ({self.ratio:.2f}x; fewer than {LEAST} runs, or several loads, show nothing)"
         if self.verdict == "no difference shown":
             return f"{self.verdict} ({self.ratio:.2f}x, 95 % interval {self.low:.2f}-{self.high:.2f})"
         if self.verdict == "faster":
@@ -107,16 +114,17 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
-        return {"ratio": self.ratio, "low": self.low, "high": self.high, "verdict": self.verdict, "text": self.text}
+        low, high = (self.low, self.high) if self.shows else (None, None)
+        return {"ratio": self.ratio, "low": low, "high": high, "verdict": self.verdict, "text": self.text}
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """The timings of things that ran in turns, and the circumstances.
 
-    ``threads`` is None where the runtime chose their number, ``pinned`` the processors that the work was kept on, and
-    ``loads`` how often everything was loaded, with as many turns each time, and ``inputs`` the shapes of what it ran on
-    by name, where all ran on the same.
+    ``threads`` is None where the runtime chose their number, ``pinned`` the processors that the work was kept on,
+    ``loads`` how often everything was loaded, with as many turns each time, ``inputs`` the shapes of what each ran on,
+    by name, where that is known, and ``device`` the address of what they ran on, where it is not this machine.
     """
 
     timings: tuple[Timing, ...]
@@ -124,15 +132,25 @@ class Measurement:
     pinned: tuple[int, ...] = ()
     machine: dict[str, Any] = field(default_factory=machine)
     loads: int = 1
-    inputs: Mapping[str, tuple[int, ...]] | None = None
+    inputs: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+    device: str | None = None
 
     def comparison(self, index: int, base: int = 0) -> Comparison:
         """How much faster the thing at ``index`` is than the one at ``base``."""
         return compare_times(self.timings[base].times, self.timings[index].times, loads=self.loads)
 
+    def comparable(self, index: int, base: int = 0) -> bool:
+        """Whether the thing at ``index`` ran on inputs like those of the one at ``base``."""
+        return not self.inputs or self.inputs[index] == self.inputs[base]
+
+    @property
+    def alike(self) -> bool:
+        """Whether all ran on inputs like those of the first."""
+        return all(self.comparable(index) for index in range(len(self.timings)))
+
     def only(self, index: int) -> Measurement:
         """What belongs to the thing at ``index``."""
-        return replace(self, timings=(self.timings[index],))
+        return replace(self, timings=(self.timings[index],), inputs=self.inputs[index : index + 1])
 
     @property
     def circumstances(self) -> str:
@@ -140,19 +158,33 @@ class Measurement:
         threads = "threads: chosen by the runtime" if self.threads is None else f"threads: {self.threads}"
         where = f"pinned to processor {', '.join(map(str, self.pinned))}" if self.pinned else "not pinned"
         loads = f", loaded {self.loads} times" if self.loads > 1 else ""
-        inputs = [f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in (self.inputs or {}).items()]
-        ran = f", on {', '.join(shortened(inputs, 3))}" if inputs else ""
+        ran = f", on {spelled(self.inputs[0])}" if self.inputs and self.alike else ""
+        if self.device is not None:
+            return f"{threads}{loads}{ran}; the device at {self.device}"
         return f"{threads}, {where}{loads}{ran}; {self.machine['processor']}, {self.machine['processors']} processors"
 
     def to_dict(self) -> dict[str, Any]:
         """The circumstances as JSON types."""
+        common = self.inputs[0] if self.inputs and self.alike else {}
         return {
             "threads": self.threads,
             "pinned": list(self.pinned),
             "loads": self.loads,
-            "inputs": None if self.inputs is None else {name: list(shape) for name, shape in self.inputs.items()},
-            "machine": self.machine,
+            "inputs": {name: list(shape) for name, shape in common.items()} if common else None,
+            "machine": self.machine if self.device is None else None,
+            "device": self.device,
         }
+
+
+def spelled(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Inputs in words.
+
+    >>> spelled({"x": (1, 3, 8, 8), "step": ()})
+    'x 1x3x8x8, step scalar'
+    """
+    return ", ".join(
+        shortened([f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in shapes.items()], 3)
+    )
 
 
 def interleaved(runs: Sequence[Callable[[], object]], *, warmup: int = 5, repeats: int = 30) -> Times:

@@ -12,14 +12,25 @@ import numpy as np
 
 from graphprune.backends.base import Backend, Executable, input_specs_of
 from graphprune.backends.machine import pinned
-from graphprune.backends.measure import Measurement, joined, measured
+from graphprune.backends.measure import Measurement, joined, measured, spelled
 from graphprune.backends.registry import load, usable
 from graphprune.backends.scratch import Scratch
 from graphprune.errors import ModelError, UsageError
 from graphprune.sample_inputs import TYPICAL, Inputs, inputs_that_run
 from graphprune.text import first_line
 
-__all__ = ["LOADS", "Race", "compiled", "in_turns", "measure_alone", "opened", "prepared", "race", "require_here"]
+__all__ = [
+    "LOADS",
+    "Race",
+    "common_inputs",
+    "compiled",
+    "in_turns",
+    "measure_alone",
+    "opened",
+    "prepared",
+    "race",
+    "require_here",
+]
 
 LOADS = 6
 """How often what is compared is loaded: fewer would give no interval."""
@@ -64,12 +75,12 @@ def race(
         ModelError: a model does not load or run.
         UsageError: the backend or target is not here, or an option makes no sense.
     """
-    with pinned(threads if pin else None) as processors:
+    with pinned(threads if pin and options.get("rpc") is None else None) as processors:
         executables = tuple(opened(path, backend, target, threads=threads, dims=dims, **options) for path in models)
         for executable in executables:
             require_here(executable)
         used = _threads(executables)
-        feeds, notes = _feeds(executables, inputs, dims, seed)
+        feeds, notes = common_inputs(executables, inputs, dims, seed)
         measurement = in_turns(
             executables,
             feeds,
@@ -110,7 +121,7 @@ def in_turns(
         loads = 1
     names = [executable.name for executable in executables]
     circumstances: dict[str, Any] = {"repeats": -(-repeats // max(loads, 1)), "threads": threads, "pinned": pinned}
-    shapes = _shapes(feeds[0]) if all(feed is feeds[0] for feed in feeds) else None
+    about: dict[str, Any] = {"inputs": tuple(map(_shapes, feeds)), "device": _device(executables)}
 
     def timed(loaded: Sequence[Executable], warmup: int) -> Measurement:
         runs = [executable.prepare(feed) for executable, feed in zip(loaded, feeds, strict=True)]
@@ -122,7 +133,7 @@ def in_turns(
         folders = [executable.save(scratch.path / str(place)) for place, executable in enumerate(executables)]
         for _ in range(1, loads):
             parts.append(timed([load(each, threads=threads, rpc=rpc) for each in folders], min(warmup, 2)))
-    return replace(joined(parts), inputs=shapes)
+    return replace(joined(parts), **about)
 
 
 def opened(model: Any, backend: str, target: str, **options: Any) -> Executable:
@@ -183,7 +194,7 @@ def measure_alone(
     """
     require_here(executable)
     feed = _feed(executable, inputs, dims, seed)
-    with pinned(1 if executable.threads == 1 else None) as processors:
+    with pinned(1 if executable.threads == 1 and _device([executable]) is None else None) as processors:
         found = measured(
             [executable.name],
             [executable.prepare(feed)],
@@ -192,11 +203,23 @@ def measure_alone(
             threads=executable.threads,
             pinned=processors,
         )
-    return replace(found, inputs=_shapes(feed))
+    return replace(found, inputs=(_shapes(feed),), device=_device([executable]))
 
 
 def _shapes(feed: Inputs) -> dict[str, tuple[int, ...]]:
     return {name: tuple(np.shape(value)) for name, value in feed.items()}
+
+
+def _device(executables: Sequence[Executable]) -> str | None:
+    """The address of the device that all of them run on, None for this machine.
+
+    Raises:
+        UsageError: they run in different places, so that a comparison would say nothing of them.
+    """
+    first, *others = [getattr(each, "device", None) for each in executables]  # backends of others may have none
+    if any(other != first for other in others):
+        raise UsageError("some of these models run here and others on another device: compare what runs in one place")
+    return first
 
 
 def _threads(executables: Sequence[Executable]) -> int | None:
@@ -209,13 +232,11 @@ def _threads(executables: Sequence[Executable]) -> int | None:
     for other in executables[1:]:
         if other.threads != first.threads:
             ours, theirs = (each.threads or "as many as there are cores" for each in (first, other))
-            raise UsageError(
-                f"{first.name} was compiled for {ours} and {other.name} for {theirs} threads: give --threads N"
-            )
+            raise UsageError(f"{first.name} has {ours} and {other.name} has {theirs} threads: give --threads N")
     return first.threads
 
 
-def _feeds(
+def common_inputs(
     executables: Sequence[Executable],
     inputs: Mapping[str, np.ndarray[Any, Any]] | None,
     dims: Mapping[str, int] | None,
@@ -231,7 +252,15 @@ def _feeds(
         own.append(_feed(executable, None, dims, seed))
         if all(other is executable or _takes(other, own[-1]) for other in executables):
             return [own[-1]] * len(executables), ()
-    return own, ("no inputs suit all of these models: each ran on its own, so the times are of different work",)
+    pairs = list(zip(executables, own, strict=True))
+    found = [own[0] if feed is own[0] or _takes(each, own[0]) else feed for each, feed in pairs]
+    told = [
+        f"{each.name} ran on {spelled(_shapes(feed))}"
+        for each, feed in zip(executables, found, strict=True)
+        if feed is not own[0]
+    ]
+    first = f"{executables[0].name} on {spelled(_shapes(own[0]))}"
+    return found, (f"not the same work, and not compared: {'; '.join(told)}; {first}",)
 
 
 def _takes(executable: Executable, inputs: Inputs) -> bool:

@@ -25,12 +25,10 @@ from latency_table import markdown, plot
 from machine import header
 
 import graphprune
-from graphprune.backends.latency.inputs import typical_inputs
 from graphprune.backends.measure import Measurement
 from graphprune.backends.race import race
 from graphprune.backends.registry import usable
 from graphprune.errors import TargetError
-from graphprune.frontends.onnx_file import load
 
 Row = dict[str, Any]
 REAL = tuple(name for name in NETWORKS if name != "digits")
@@ -55,10 +53,7 @@ class Settings:
 
 def measured(models: Sequence[Any], settings: Settings) -> Measurement:
     """A race of models, the dense one first, on inputs of one sample."""
-    feeds = typical_inputs(load(models[0]))
-    return race(
-        models, feeds, threads=settings.threads, pin=True, repeats=settings.repeats, loads=settings.loads
-    ).measurement
+    return race(models, threads=settings.threads, pin=True, repeats=settings.repeats, loads=settings.loads).measurement
 
 
 def pruned(path: Path, settings: Settings, **options: Any) -> Any:

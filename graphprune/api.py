@@ -238,7 +238,9 @@ def prune(
         steps = _filled(passes.parse_pipeline(pipeline), asked)
     clocked = Clocked(backend, target, threads, dims, seed, measure_seconds, progress, rpc)
     gated = any(isinstance(step, Prune) and step.latency for step in steps) if gate is None else gate
-    data.update(clocked.data(steps, gated))
+    data.update(clocked.data(steps, gated, settled=gate is False))
+    if allow_slower and not (gated or STOPWATCH in data):
+        raise UsageError("allow_slower (--allow-slower) is for the gate, which is not asked for: --gate, or a latency")
     if is_torch(model):
         if gated or STOPWATCH in data:
             raise UsageError("latency is measured of ONNX models: export the module first (graphprune.storage.to_onnx)")

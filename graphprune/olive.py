@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphprune.errors import ModelError
+from graphprune.text import first_line
 
 if TYPE_CHECKING:
     GraphprunePass: type[Any]
@@ -54,8 +55,8 @@ def _made() -> type[Any]:
         from olive.model.utils import resolve_onnx_path
         from olive.passes import Pass
         from olive.passes.pass_config import PassConfigParam
-    except ImportError as error:
-        raise ModelError(f"Olive does not import ({error}); pip install 'graphprune[olive]'") from None
+    except Exception as error:  # it imports what is installed beside it, and that may be broken
+        raise ModelError(f"Olive does not import ({first_line(error)}); pip install 'graphprune[olive]'") from None
     from graphprune.api import prune
 
     class GraphprunePass(Pass):  # type: ignore[misc]

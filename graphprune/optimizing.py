@@ -15,10 +15,9 @@ from graphprune import api
 from graphprune.backends.artifact import check_folder
 from graphprune.backends.base import Executable
 from graphprune.backends.gate import AGAIN, require_faster
-from graphprune.backends.latency.inputs import typical_inputs
 from graphprune.backends.machine import pinned
 from graphprune.backends.measure import Comparison, Measurement
-from graphprune.backends.race import compiled, in_turns, prepared, require_here
+from graphprune.backends.race import common_inputs, compiled, in_turns, require_here
 from graphprune.backends.registry import usable
 from graphprune.clock import Clock, Progress
 from graphprune.errors import GraphpruneError, UsageError
@@ -78,6 +77,7 @@ def optimize(
     backend: str = "onnxruntime",
     output: str | os.PathLike[str] | None = None,
     threads: int | None = None,
+    rpc: str | None = None,
     precision: str = "fp32",
     compile_options: Mapping[str, Any] | None = None,
     calibration: Any = None,
@@ -99,6 +99,7 @@ def optimize(
         backend: the runtime.
         output: the folder of the artifact; nothing is written without.
         threads: of the runtime; one a core by default.
+        rpc: ``HOST:PORT`` of TVM's RPC server on the device that it will run on; with ``backend="tvm"``.
         precision: of the compiled model; ``int8-static`` takes its ranges from ``calibration``.
         compile_options: further options of the backend's ``compile``.
         calibration: inputs, for pruning and for integers.
@@ -118,9 +119,18 @@ def optimize(
     for name in chosen:
         if name not in BUDGETS:
             raise UsageError(f"there is no budget '{name}'; there are: {', '.join(BUDGETS)}")
+    for name in options:
+        if name in BUDGETS:
+            raise UsageError(f"{name}: what to keep goes into the budget, as budget={{'{name}': {options[name]!r}}}")
+        if name == "gate":
+            raise UsageError(
+                "gate is no option of optimize: it always measures; allow_slower=True keeps what is slower"
+            )
     clock = Clock(progress)
     runtime = usable(backend)
     wanted = {"threads": threads, "seed": seed, "dims": dims, **(compile_options or {})}
+    if rpc is not None:
+        wanted["rpc"] = rpc
     if precision != "fp32":  # which not every backend has an option for
         wanted["precision"] = precision
     if precision == "int8-static":
@@ -144,20 +154,18 @@ def optimize(
             )
         assert isinstance(result.model, ir.Model)
         dense = load(source)
-        feeds = typical_inputs(dense, dims, seed)
         with pinned(threads) as processors:
             with clock("compile"):
                 alike = {name: wanted.get(name) for name in ("threads", "dims", "rpc")}
                 first = compiled(runtime, dense, target, **alike)
                 require_here(first)
                 second = runtime.compile(result.model, target, **wanted)
-            for each in (first, second):
-                prepared(each, feeds)
+            feeds, _ = common_inputs([first, second], None, dims, seed)
             with clock("measure"):
                 for turns in (TURNS, AGAIN * TURNS):
                     found = in_turns(
                         [first, second],
-                        [feeds, feeds],
+                        feeds,
                         repeats=turns,
                         threads=threads,
                         pinned=processors,

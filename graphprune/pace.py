@@ -55,7 +55,8 @@ class Pace:
     """How fast a cut program was asked to be, and how fast it was measured to be.
 
     ``dense`` and ``slim`` are the median seconds of the last round that counts, ``predicted`` what the tables said of
-    both, and ``rounds`` the shares (of the dense program's time) that were predicted and measured, one a round.
+    both, ``rounds`` the shares (of the dense program's time) that were predicted and measured, one a round. ``near``
+    says that the slim one takes about as long as it may.
     """
 
     asked: str
@@ -63,6 +64,7 @@ class Pace:
     slim: float
     predicted: tuple[float, float]
     rounds: tuple[tuple[float, float], ...] = field(default=())
+    near: bool = True
 
     @property
     def share(self) -> float:
@@ -74,10 +76,11 @@ class Pace:
         """One line."""
         rounds = f"{len(self.rounds)} round{'' if len(self.rounds) == 1 else 's'}"
         told = self.predicted[1] / self.predicted[0] if self.predicted[0] else 1.0
+        less = "; less than was asked, but no cut that was tried lies nearer (--round-to 1 allows more of them)"
         return (
             f"latency: asked {self.asked}, measured {self.slim * 1e3:.3g} ms of {self.dense * 1e3:.3g} ms "
             f"({self.share:.1%}) after {rounds}; the tables said {told:.1%}"
-        )
+        ) + ("" if self.near else less)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""

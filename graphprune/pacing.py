@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphprune.budget import Amount
-from graphprune.errors import TargetError
+from graphprune.errors import TargetError, UsageError
 from graphprune.pace import Pace
 from graphprune.selection import Selection
 
@@ -70,11 +70,14 @@ def pace(
 
     Raises:
         TargetError: no cut is fast enough; says how far it got.
+        UsageError: the dense program takes no more than that already.
     """
     tries: list[_Try] = []
     scale = 1.0  # measured seconds of the dense program, where the target is a time
     wanted = target.value if target.relative else target.value / 1e9
-    limit = round(whole * min(1.0, wanted if target.relative else wanted / alone()))
+    if not target.relative and (dense := alone()) <= wanted:
+        raise UsageError(f"latency {target} is no less than the dense model's, {dense * 1e3:.3g} ms: ask for less")
+    limit = round(whole * (wanted if target.relative else wanted / dense))
     wider = iter(WIDER)
     while len(tries) < rounds:
         selection, predicted = choose(max(limit, 1))
@@ -102,7 +105,8 @@ def pace(
     fast = next(filter(None, ([each for each in tries if each.measured <= limit] for limit in limits)), [])
     history = tuple((each.predicted / whole, each.slim / each.dense) for each in tries)
     best = max(fast, key=lambda each: each.predicted) if fast else min(tries, key=lambda each: each.measured)
-    outcome = Pace(str(target), best.dense, best.slim, (whole / 1e9, best.predicted / 1e9), history)
+    near = best.measured >= wanted * (1 - tolerance)
+    outcome = Pace(str(target), best.dense, best.slim, (whole / 1e9, best.predicted / 1e9), history, near)
     if not fast:
         raise TargetError(
             f"latency {target} is out of reach: {best.slim * 1e3:.3g} ms ({outcome.share:.1%} of the dense model's "

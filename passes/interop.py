@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import onnx_ir as ir
@@ -46,6 +46,9 @@ class PruneIrPass(ir.passes.InPlacePass):
 
     def __init__(self, *, verify: bool = True, context: Context | None = None, **options: Any) -> None:
         super().__init__()
+        known = [each.name for each in fields(Prune)]
+        if unknown := sorted(options.keys() - set(known)):
+            raise UsageError(f"PruneIrPass has no option '{unknown[0]}'; it has: verify, context, {', '.join(known)}")
         self.steps: list[Pass] = [Canonicalize(), Prune(**options)]
         self.steps += [Verify()] if verify else []
         self.steps += [EliminateDeadNodes(), MergeClones()]

@@ -91,6 +91,12 @@ def test_both_are_compiled_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_makes_no_sense(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no budget 'energy'; there are: ratio, macs"):
         graphprune.optimize(digits_path(), budget={"energy": "50%"})
+    with pytest.raises(UsageError, match=r"what to keep goes into the budget, as budget=\{'macs': '60%'\}"):
+        graphprune.optimize(digits_path(), macs="60%")
+    with pytest.raises(UsageError, match="gate is no option of optimize: it always measures"):
+        graphprune.optimize(digits_path(), gate=True)
+    with pytest.raises(UsageError, match="--rpc is for devices with a server of TVM's"):
+        graphprune.optimize(digits_path(), budget={"ratio": 0.5}, rpc="board:9090")
     with pytest.raises(UsageError, match="an ONNX model takes no example inputs"):
         graphprune.optimize(digits_path(), (1,))
     (tmp_path / "full").mkdir()

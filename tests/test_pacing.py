@@ -107,6 +107,24 @@ def test_a_coarse_choice_stays_below() -> None:
     assert found.to_dict()["rounds"][0] == {"predicted": pytest.approx(0.3), "measured": pytest.approx(0.3)}
 
 
+def test_what_is_much_less_than_asked_is_told() -> None:
+    coarse, _ = paced("50%", lambda share: share, step=WHOLE // 4 + 1)
+    assert not coarse.near
+    assert coarse.share < 0.5 * 0.95
+    assert coarse.text.endswith(
+        "; less than was asked, but no cut that was tried lies nearer (--round-to 1 allows more of them)"
+    )
+    fine, _ = paced("50%", lambda share: share)
+    assert fine.near
+    assert "less than was asked" not in fine.text
+
+
+@pytest.mark.parametrize("text", ["20ms", "8s"])
+def test_no_cut_is_needed_for_what_the_dense_program_takes(text: str) -> None:
+    with pytest.raises(UsageError, match="is no less than the dense model's, 20 ms: ask for less"):
+        paced(text, lambda share: share)
+
+
 def test_what_seems_near_enough_by_noise_is_measured_again() -> None:
     selections = [Selection(SPACE, {}) for _ in range(ROUNDS)]
     chosen: list[int] = []

@@ -14,7 +14,6 @@ import onnx_ir as ir
 from graphprune.axes import Leaf
 from graphprune.backends.base import Backend, Executable
 from graphprune.backends.latency.cliffs import Cliff, cliff_of, fitting, multiple_of
-from graphprune.backends.latency.inputs import typical_inputs
 from graphprune.backends.latency.kernels import CONTRACTIONS, Kernel, kernels_of, outside
 from graphprune.backends.latency.measuring import Measuring, OperatorTimer, Timer
 from graphprune.backends.latency.operators import nothing
@@ -22,7 +21,7 @@ from graphprune.backends.latency.store import Store
 from graphprune.backends.latency.tables import ALIGNED, Table, Widths, is_joint, widths_reader
 from graphprune.backends.machine import machine, pinned
 from graphprune.backends.measure import Measurement, measured
-from graphprune.backends.race import LOADS, compiled, in_turns, prepared, require_here
+from graphprune.backends.race import LOADS, common_inputs, compiled, in_turns, prepared, require_here
 from graphprune.backends.registry import usable
 from graphprune.clock import Progress
 from graphprune.cost import CostModel
@@ -99,14 +98,13 @@ class LatencyStopwatch:
     def about(self) -> dict[str, Any]:
         """What measured times hold for."""
         here = machine()
-        kept = {name: here[name] for name in ("system", "architecture", "processor", "processors")}
+        place: dict[str, Any] = {name: here[name] for name in ("system", "architecture", "processor", "processors")}
         return {
-            **kept,
+            **(place if self.rpc is None else {"device": self.rpc}),
             "backend": self._backend.name,
             "version": self._backend.available().version,
             "target": self.target,
             "threads": self.threads,
-            **({} if self.rpc is None else {"device": self.rpc}),
         }
 
     @property
@@ -147,7 +145,12 @@ class LatencyStopwatch:
         self._untimed = tuple(f"{node.op_type} '{node.name or node.outputs[0].name}'" for node in missing)
         if not known:
             require_here(self._compiled(model))  # says why, where the target or the whole model is the reason
-            raise UsageError("no operator of this model could be measured alone, so that nothing predicts its latency")
+            refusal = getattr(self._timer, "refusal", "")
+            raise UsageError(
+                "no operator of this model could be measured alone"
+                + (f" ({refusal})" if refusal else ", perhaps because all are in bodies of If or Loop")
+                + ", so that nothing predicts its latency: give another budget (--macs) with --gate"
+            )
         rows = [_Row(kernel, table, self._factors(kernel, cost)) for kernel, table in known]
         return lambda extents: round(1e9 * sum([row.seconds(extents) for row in rows]))
 
@@ -180,14 +183,13 @@ class LatencyStopwatch:
 
     def measurement(self, models: Sequence[ir.Model]) -> Measurement:
         """All times of a race, for as many turns as take about two seconds."""
-        feeds = typical_inputs(models[0], self.dims)
         with pinned(self.threads) as processors:
             executables = [self._compiled(model) for model in models]
-            runs = [prepared(executable, feeds) for executable in executables]
+            several, _ = common_inputs(executables, None, self.dims, 0)
+            runs = [prepared(executable, feed) for executable, feed in zip(executables, several, strict=True)]
             once = sum(timing.median for timing in measured(["" for _ in runs], runs, warmup=2, repeats=3).timings)
             turns = round(min(max(RACE / max(once, 1e-9), FEWEST), MOST))
             loads = max(LOADS, turns // TURNS)
-            several = [feeds] * len(executables)
             return in_turns(
                 executables,
                 several,

@@ -64,6 +64,8 @@ class OrtOptions:
         Raises:
             UsageError: there is no such option, format or combination.
         """
+        if "rpc" in options:
+            raise UsageError("--rpc is for devices with a server of TVM's: give --backend tvm")
         known = [field.name for field in fields(cls)]
         if unknown := sorted(options.keys() - set(known)):
             raise UsageError(f"onnxruntime has no option '{unknown[0]}'; it has: {', '.join(known)}")

@@ -132,6 +132,8 @@ def _compiled(
         executable = built(scheduled(module, target, database), target)
     except (UsageError, ModelError):
         raise
+    except ImportError as error:
+        raise UsageError(f"TVM needs a package that does not import ({first_line(error)}): {REMEDY}") from error
     except Exception as error:  # TVM's errors share no base class
         sizes = f"give its dimensions sizes (--dims {open_dims[0]}=1), or " if open_dims else ""
         raise ModelError(f"{name}: TVM does not compile it ({first_line(error)}); {sizes}{ELSEWHERE}") from error
@@ -173,7 +175,7 @@ def _runner(path: Path, info: TargetInfo, threads: int | None, rpc: str | None) 
     from graphprune.backends.tvm.running import Here, Remote, obstacle
 
     if rpc is not None:
-        return Remote(path, info, rpc), ""
+        return Remote(path, info, rpc, threads), ""
     why = obstacle(info, path)
     return (None, why) if why else (Here(path, info, threads), "")
 

@@ -8,6 +8,7 @@ from typing import Any
 from graphprune.backends.quiet import quiet
 from graphprune.backends.tvm.cpu_schedule import PlainCpu
 from graphprune.backends.tvm.package import library
+from graphprune.backends.tvm.signals import deferred
 from graphprune.backends.tvm.targets import TargetInfo, is_here, linker
 from graphprune.errors import ModelError
 from graphprune.text import first_line
@@ -62,7 +63,7 @@ def fused(module: Any, target: Any) -> Any:
         relax.transform.FuseOps(),
         relax.transform.FuseTIR(),
     ]
-    with quiet(), target, tvm.transform.PassContext(opt_level=3):
+    with deferred(), quiet(), target, tvm.transform.PassContext(opt_level=3):
         return tvm.transform.Sequential(passes)(module)
 
 
@@ -74,7 +75,7 @@ def scheduled(module: Any, target: Any, database: Any = None) -> Any:
     tvm = library()
     from tvm.s_tir import dlight
 
-    with quiet(), target, tvm.transform.PassContext(opt_level=3):
+    with deferred(), quiet(), target, tvm.transform.PassContext(opt_level=3):
         if database is not None:
             with database:
                 module = tvm.relax.transform.MetaScheduleApplyDatabase()(module)
@@ -92,7 +93,7 @@ def lowered(module: Any) -> Any:
 def built(module: Any, target: Any) -> Any:
     """TVM's executable of what :func:`scheduled` gives."""
     tvm = library()
-    with quiet(), target, tvm.transform.PassContext(opt_level=3):
+    with deferred(), quiet(), target, tvm.transform.PassContext(opt_level=3):
         return tvm.compile(module, target=target, relax_pipeline=lowered)
 
 
@@ -111,7 +112,7 @@ def linked(executable: Any, info: TargetInfo, folder: Path) -> tuple[Path, str]:
         command_name = info.linker or "a C compiler"
         note = f"{command_name} is not installed, so that objects were written that are not linked: {info.remedy}"
     try:
-        with quiet():
+        with deferred(), quiet():
             if path.suffix == ".tar" or not info.linker or is_here(info):
                 executable.export_library(str(path))
             else:

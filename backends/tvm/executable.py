@@ -53,6 +53,11 @@ class TvmExecutable:
     notes: tuple[str, ...] = ()
     backend: str = "tvm"
 
+    @property
+    def device(self) -> str | None:
+        """The address of the device that it runs on; None for this machine."""
+        return getattr(self.runner, "address", None)
+
     def __call__(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
         """See the protocol.
 

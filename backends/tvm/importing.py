@@ -20,6 +20,7 @@ from graphprune.backends.onnxruntime.sessions import save_optimized, session
 from graphprune.backends.quiet import quiet
 from graphprune.backends.reading import facts_of, read_model
 from graphprune.backends.tvm.package import library
+from graphprune.backends.tvm.signals import deferred
 from graphprune.errors import ModelError, UsageError
 from graphprune.frontends.onnx_walk import nodes
 from graphprune.sample_inputs import Inputs, input_shapes, input_specs
@@ -83,7 +84,7 @@ def from_onnx(program: Any, name: str, dims: Mapping[str, int] | None) -> Import
     _check_operators(proto, name)
     tvm = library()
     try:
-        with quiet():
+        with deferred(), quiet():
             module = tvm.relax.frontend.onnx.from_onnx(proto, sanitize_input_names=True)
     except Exception as error:  # the front end raises whatever it comes upon
         leave_blocks(error)

@@ -100,5 +100,7 @@ def _hidden(*names: str) -> Iterator[None]:
 def _is_there(name: str) -> bool:
     try:
         return find_spec(name) is not None
+    except ImportError:  # of a package around it, or of one that something forbids
+        return False
     except ValueError:  # a module that was put there by hand has no specification
         return True

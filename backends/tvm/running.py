@@ -30,6 +30,10 @@ SHARED = -3
 """TVM's way of placing threads in which any of them runs on any of the processors that are named."""
 
 
+FASTEST = 1
+"""TVM's way of placing threads on the fastest processors first."""
+
+
 _sessions: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _opening = threading.Lock()
 
@@ -87,8 +91,9 @@ class Here:
 class Remote:
     """A library on a device behind an RPC server."""
 
-    def __init__(self, path: Path, info: TargetInfo, address: str) -> None:
+    def __init__(self, path: Path, info: TargetInfo, address: str, threads: int | None = None) -> None:
         tvm = library()
+        self.address = address
         self._session = connect(address)
         name = f"graphprune-{uuid.uuid4().hex}{path.suffix}"
         try:
@@ -96,6 +101,8 @@ class Remote:
             self._device = self._session.device(info.device, 0)
             self._machine = tvm.relax.VirtualMachine(self._session.load_module(name), self._device)
             self._session.remove(name)
+            if threads is not None:
+                self._session.get_function("runtime.config_threadpool")(FASTEST, threads)
         except Exception as error:  # whatever the server answers
             raise ModelError(f"{path.name}: does not load at {address} ({first_line(error)})") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -169,6 +170,8 @@ def description(tvm: Any, info: TargetInfo, processor: str | None, threads: int 
     elif processor is not None and info.kind != "cuda":
         raise UsageError(f"the target {info.kind} has no processors to choose from; leave --processor out")
     elif info.kind == "cuda":
+        if processor is not None and re.fullmatch(r"sm_\d+[a-z]?", processor) is None:
+            raise UsageError(f"'{processor}' is no GPU of NVIDIA's: give --processor as sm_80, or leave it out")
         document["arch"] = processor or compute_capability(tvm) or info.processor
     if not info.is_gpu:
         return tvm.target.Target(document)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ def tuned(module: Any, target: Any, info: TargetInfo, wanted: TvmOptions) -> tup
         plain: tuple[str, ...] = ()
         if chosen:
             failures = Failures()
-            with _threads(cores(wanted.threads)):
+            with _threads(cores(wanted.threads)), _scratch():
                 plain = _tune(chosen, target, info, wanted, database, failures)
             trials = failures.trials
             if failures.trials == failures.count:
@@ -200,6 +201,21 @@ def _work(task: Any) -> float:
         return float(estimate_tir_flops(task.dispatched[0])) * float(task.weight)
     except Exception:  # sizes that it cannot make out
         return 0.0
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[None]:
+    """Let the processes that build and measure leave their files where they are removed, which TVM does not do."""
+    before, known = os.environ.get("TMPDIR"), tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="graphprune-tuning-", ignore_cleanup_errors=True) as folder:
+        os.environ["TMPDIR"], tempfile.tempdir = folder, None
+        try:
+            yield
+        finally:
+            tempfile.tempdir = known
+            os.environ.pop("TMPDIR")
+            if before is not None:
+                os.environ["TMPDIR"] = before
 
 
 @contextlib.contextmanager

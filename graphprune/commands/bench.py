@@ -82,15 +82,19 @@ def command(
             seed=seed,
             **options,
         )
-    comparisons = [found.measurement.comparison(index) for index in range(len(models))]
+    comparisons = [
+        found.measurement.comparison(index) if found.measurement.comparable(index) else None
+        for index in range(len(models))
+    ]
     document = {"status": "measured", "models": _rows(found, comparisons), **found.measurement.to_dict()}
     document["notes"] = list(found.notes)
-    if gate and found.measurement.inputs is None:
+    if gate and not found.measurement.alike:
         raise UsageError(f"--gate: {found.notes[0]}; give --dims, or compare what has the same inputs")
     if gate:
         from graphprune.backends.gate import require_faster
 
         for path, comparison in zip(models[1:], comparisons[1:], strict=True):
+            assert comparison is not None
             try:
                 require_faster(comparison, str(path), str(models[0]))
             except SlowerError as error:
@@ -98,15 +102,16 @@ def command(
     terminal.answer(document, lambda: _show(terminal, found, comparisons))
 
 
-def _rows(found: Race, comparisons: list[Comparison]) -> list[dict[str, Any]]:
+def _rows(found: Race, comparisons: list[Comparison | None]) -> list[dict[str, Any]]:
     """One entry a model; the first is what the others are compared with."""
     return [
         {
             "model": executable.name,
             **timing.to_dict(),
             "bytes": executable.stored_bytes(),
-            "speedup": comparison.ratio,
-            "comparison": comparison.to_dict() if index else None,
+            "speedup": None if comparison is None else comparison.ratio,
+            "comparison": comparison.to_dict() if index and comparison is not None else None,
+            "inputs": {name: list(shape) for name, shape in found.measurement.inputs[index].items()},
         }
         for index, (executable, timing, comparison) in enumerate(
             zip(found.executables, found.measurement.timings, comparisons, strict=True)
@@ -114,7 +119,7 @@ def _rows(found: Race, comparisons: list[Comparison]) -> list[dict[str, Any]]:
     ]
 
 
-def _show(terminal: Terminal, found: Race, comparisons: list[Comparison]) -> None:
+def _show(terminal: Terminal, found: Race, comparisons: list[Comparison | None]) -> None:
     rows = _rows(found, comparisons)
     terminal.table(
         ("model", "median ms", "spread ms", "size", "speed-up"),
@@ -124,14 +129,15 @@ def _show(terminal: Terminal, found: Race, comparisons: list[Comparison]) -> Non
                 f"{row['median_ms']:.3f}",
                 f"{row['spread_ms']:.3f}",
                 scaled(row["bytes"], "B"),
-                f"{row['speedup']:.2f}x",
+                "" if row["speedup"] is None else f"{row['speedup']:.2f}x",
             )
             for row in rows
         ],
         right=("median ms", "spread ms", "size", "speed-up"),
     )
     for row, comparison in zip(rows[1:], comparisons[1:], strict=True):
-        terminal.print(f"{row['model']}: {comparison.text}")
+        if comparison is not None:
+            terminal.print(f"{row['model']}: {comparison.text}")
     for note in found.notes:
         terminal.print(f"note: {note}")
     runs = rows[0]["runs"]

@@ -22,6 +22,18 @@ __all__ = ["NAME", "command"]
 
 NAME = "compile"
 
+FLAGS = {
+    "onnxruntime": {
+        "precision": "--precision",
+        "format": "--format",
+        "optimize": "--optimize",
+        "level": "--level",
+        "calibration": "--calib",
+    },
+    "tvm": {"tune": "--tune", "database": "--database", "processor": "--processor", "rpc": "--rpc"},
+}
+"""What only one of graphprune's own backends has."""
+
 
 def command(
     model: AnyModel,
@@ -127,6 +139,9 @@ def command(
         "dims": sizes,
     }
     options = {name: value for name, value in stated.items() if value is not None}
+    for own, flags in FLAGS.items():
+        if own != found.name and found.name in FLAGS and (others := flags.keys() & options.keys()):
+            raise UsageError(f"{flags[min(others)]} is for --backend {own}, and {found.name} has no such option")
     source = given(model, inputs, seed)
     program: Any = source.model
     if source.torch:

@@ -30,16 +30,20 @@ def concrete_sizes(model: ir.Model, dims: Mapping[str, int] | None = None) -> di
         UsageError: ``dims`` names a dimension that the model does not have.
     """
     proto = slim_proto(model, stored={})
-    sizes: dict[str, tuple[int | None, ...]] = {}
+    best: dict[str, tuple[int | None, ...]] = {}
+    fewest = None
     for length in TYPICAL.extents:  # a longer one where windows do not fit into a shorter
         try:
             shapes = input_shapes(input_specs(model), dims, length, TYPICAL)
         except ModelError:  # an input that is no tensor, or of unknown rank: the others still tell something
             shapes = {}
         sizes = _inferred(proto, shapes)
-        if all(size is None or size > 0 for shape in sizes.values() for size in shape):
+        empty = sum(size is not None and size <= 0 for shape in sizes.values() for size in shape)
+        if fewest is None or empty < fewest:  # some models have an empty constant, however long their inputs are
+            best, fewest = sizes, empty
+        if not empty:
             break
-    return sizes
+    return best
 
 
 def _inferred(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int | None, ...]]:

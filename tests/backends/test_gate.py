@@ -56,40 +56,59 @@ def test_all_get_the_same_inputs_where_that_is_possible(tmp_path: Path) -> None:
     ir.save(parse("g (float[1, 8] x) => (float[1, 8] y) { y = MatMul(x, w) }", w=np.ones((8, 8), np.float32)), fixed)
     for order in ((free, fixed), (fixed, free), (free, fixed, free)):
         executables = [race.opened(each, "ort", "cpu", threads=1) for each in order]
-        feeds, notes = race._feeds(executables, None, None, 0)
+        feeds, notes = race.common_inputs(executables, None, None, 0)
         assert {feed["x"].shape for feed in feeds} == {(1, 8)}
         assert notes == ()
     found = race.race([free, narrow], threads=1, repeats=2, loads=1)
-    assert found.notes == (
-        "no inputs suit all of these models: each ran on its own, so the times are of different work",
-    )
-    assert found.measurement.inputs is None
+    (note,) = found.notes
+    assert note.startswith("not the same work, and not compared: ")
+    assert note.endswith(f"narrow.onnx ran on x 1x4; {free} on x 1x8")
+    assert not found.measurement.alike
+    assert found.measurement.to_dict()["inputs"] is None
+    mixed = race.race([free, narrow, fixed], threads=1, repeats=2, loads=1).measurement
+    assert [mixed.comparable(place) for place in range(3)] == [True, False, True]
     both = race.race([free, fixed], threads=1, repeats=2, loads=1)
     assert both.notes == ()
-    assert both.measurement.inputs == {"x": (1, 8)}
+    assert both.measurement.inputs == ({"x": (1, 8)},) * 2
     given = race.race([free, fixed], {"x": np.ones((1, 8), np.float32)}, threads=1, repeats=12)
     assert given.notes == ()
     assert given.measurement.to_dict()["inputs"] == {"x": [1, 8]}
     assert "loaded 6 times, on x 1x8; " in given.measurement.circumstances
 
 
+def test_inputs_are_those_that_costs_are_for(tmp_path: Path) -> None:
+    text = (
+        "g (float[N, 3, H, W] x, float[N, T] t) => (float[N, T] y, float[N, 3, H, W] z) { y = Relu(t)\n z = Relu(x) }"
+    )
+    executable = OnnxRuntime().compile(parse(text), "cpu", threads=1)
+    for dims, length in ((None, 128), ({"T": 5}, 5)):
+        (feed,), _ = race.common_inputs([executable], None, dims, 0)
+        assert {name: array.shape for name, array in feed.items()} == {"x": (1, 3, 224, 224), "t": (1, length)}
+
+
 def test_one_sample_is_measured_where_the_batch_is_open(tmp_path: Path) -> None:
     free = product(tmp_path / "free.onnx", 8)
     found = race.measure_alone(OnnxRuntime().compile(free, "cpu", threads=1), repeats=2)
-    assert found.inputs == {"x": (1, 8)}
+    assert found.inputs == ({"x": (1, 8)},)
 
 
 def test_too_few_runs_for_many_loads_are_told(tmp_path: Path) -> None:
     free = product(tmp_path / "free.onnx", 8)
     found = race.race([free, free], threads=1, repeats=4)
     assert found.measurement.loads == 1
+    assert "fewer than 6 runs, or several loads, show nothing" in found.measurement.comparison(1).text
+    assert found.measurement.comparison(1).to_dict()["high"] is None
+    with pytest.raises(SlowerError, match=r"show nothing\); measure more of them: --repeats 30 --loads 6"):
+        gate.require_faster(found.measurement.comparison(1), "b", "a")
     assert found.notes[0].startswith("all were loaded once: 6 loads take 12 runs of each (--repeats)")
 
 
 def test_threads_must_be_alike(tmp_path: Path) -> None:
     model = product(tmp_path / "m.onnx", 8)
     artifact = OnnxRuntime().compile(model, "cpu", threads=1).save(tmp_path / "artifact")
-    with pytest.raises(UsageError, match=r"as many as there are cores and .*artifact for 1 threads: give --threads"):
+    with pytest.raises(
+        UsageError, match=r"has as many as there are cores and .*artifact has 1 threads: give --threads"
+    ):
         race.race([model, artifact])
     assert race.race([artifact], repeats=1).measurement.threads == 1
 

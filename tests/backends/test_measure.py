@@ -111,7 +111,14 @@ def test_circumstances_are_stated() -> None:
     found = measured(["a", "b"], [lambda: None, lambda: None], repeats=6, threads=2, pinned=[0, 1])
     assert found.circumstances.startswith("threads: 2, pinned to processor 0, 1; ")
     assert found.comparison(0).text == "no difference shown (1.00x, 95 % interval 1.00-1.00)"
-    assert found.to_dict() == {"threads": 2, "pinned": [0, 1], "loads": 1, "inputs": None, "machine": machine()}
+    assert found.to_dict() == {
+        "threads": 2,
+        "pinned": [0, 1],
+        "loads": 1,
+        "inputs": None,
+        "machine": machine(),
+        "device": None,
+    }
     free = measured(["a"], [lambda: None], repeats=1)
     assert free.circumstances.startswith("threads: chosen by the runtime, not pinned")
 

@@ -15,7 +15,7 @@ from tvm_programs import convolution, needs_tvm
 
 from graphprune.backends.base import Backend, Executable
 from graphprune.backends.registry import backend
-from graphprune.backends.tvm import checking, targets
+from graphprune.backends.tvm import building, checking, targets
 from graphprune.backends.tvm.backend import Tvm
 from graphprune.backends.tvm.elf import elf_machine
 from graphprune.backends.tvm.package import library
@@ -175,6 +175,22 @@ def test_code_for_gpus_needs_no_gpu(target: str) -> None:
     if target == "cuda":
         named = TVM.compile(convolution(), target, dims={"n": 1}, verify=False, processor="sm_80")
         assert not any("made for" in note for note in named.notes)
+
+
+def test_a_gpu_is_named_as_nvidia_does() -> None:
+    with pytest.raises(UsageError, match="'cortex-a72' is no GPU of NVIDIA's: give --processor as sm_80"):
+        TVM.compile(convolution(), "cuda", dims={"n": 1}, processor="cortex-a72")
+
+
+def test_a_package_that_tvm_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*arguments: Any) -> Any:
+        raise ModuleNotFoundError("No module named 'psutil'")
+
+    monkeypatch.setattr(building, "fused", missing)
+    with pytest.raises(
+        UsageError, match=r"does not import \(No module named 'psutil'\): pip install 'graphprune\[tvm\]'"
+    ):
+        TVM.compile(convolution(), "cpu", dims={"n": 1})
 
 
 def test_operators_that_tvm_does_not_support_are_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -72,7 +73,10 @@ def test_a_remote_device_computes_the_same_and_is_measured(server: str, tmp_path
     assert executable.notes[-1].startswith("outputs differ from the original's")
     measurement = executable.measure(FEED, repeats=6, warmup=1)
     assert measurement.timings[0].median > 0
+    assert measurement.circumstances == f"threads: 1, on x 1x4x8x8; the device at {server}"
     folder = executable.save(tmp_path / "made", measurement)
+    told = json.loads((folder / "manifest.json").read_text())["latency"]
+    assert (told["device"], told["machine"], told["pinned"]) == (server, None, [])
     here = load(folder)(FEED)["y"]
     assert np.ptp(here) > 1
     assert np.array_equal(load(folder, rpc=server)(FEED)["y"], here)
@@ -122,7 +126,7 @@ def test_where_nobody_answers_nothing_is_pruned() -> None:
     place = {"backend": "tvm", "dims": {"n": 1}, "rpc": f"127.0.0.1:{free_port()}"}
     with pytest.raises(UsageError, match=r"no RPC server of TVM answers at 127.0.0.1"):
         graphprune.prune(convolution(), ratio=0.5, round_to="auto", **place)
-    with pytest.raises(UsageError, match="onnxruntime has no option 'rpc'"):
+    with pytest.raises(UsageError, match="--rpc is for devices with a server of TVM's: give --backend tvm"):
         graphprune.prune(convolution(), ratio=0.5, round_to="auto", rpc="127.0.0.1:9090")
 
 

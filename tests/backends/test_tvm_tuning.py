@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,6 +59,16 @@ def test_the_database_is_kept_and_used_again(tmp_path: Path) -> None:
     records.write_text(records.read_text()[:-40])
     with pytest.raises(ModelError, match=r"the database is damaged \(.*\); remove the folder"):
         tuned(tmp_path)
+
+
+def test_nothing_is_left_where_temporary_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    told, _, _ = tuned(tmp_path)
+    assert told["trials"] == 2
+    assert not [path for path in scratch.rglob("*") if "tvm" in path.name]
 
 
 def test_a_plain_schedule_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

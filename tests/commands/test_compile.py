@@ -105,10 +105,10 @@ def test_the_gate_compares_equal_work(run: Run, tmp_path: Path) -> None:
     both = ("bench", DIGITS, tmp_path / "neg.onnx", "--threads", "1", "--repeats", "2")
     answer = run(*both)
     assert answer.code == 0
-    assert "note: no inputs suit all of these models" in answer.out
+    assert "note: not the same work, and not compared" in answer.out
     refused = run(*both, "--gate")
     assert refused.code == 2
-    assert "--gate: no inputs suit all of these models" in refused.err
+    assert "--gate: not the same work" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,8 @@ def test_the_gate_compares_equal_work(run: Run, tmp_path: Path) -> None:
         ("compile DIGITS", 2, "where to? Give --output DIR"),
         ("compile DIGITS -o NEW --backend levitation", 2, "no backend 'levitation'; there are: onnxruntime"),
         ("compile DIGITS -o NEW --target moon", 2, "no target 'moon'"),
+        ("compile DIGITS -o NEW --tune 5", 2, "--tune is for --backend tvm, and onnxruntime has no such option"),
+        ("compile DIGITS -o NEW --rpc board:9090", 2, "--rpc is for --backend tvm"),
         ("compile DIGITS -o NEW --precision int3", 2, "no precision 'int3'"),
         ("compile DIGITS -o NEW --precision int8-static", 2, "give --calib PATH"),
         ("compile DIGITS -o NEW --calib-limit 3", 2, "--calib-limit says how to read data and there are none"),
@@ -130,6 +132,8 @@ def test_the_gate_compares_equal_work(run: Run, tmp_path: Path) -> None:
         ("run ARTIFACT -i OTHER", 2, "has no input 'other'; it has: images"),
         ("run ARTIFACT -i OTHER --dims n=2", 2, "--dims is for inputs that are made up"),
         ("run ARTIFACT -o NEW", 2, "outputs are written as an .npz"),
+        ("run DIGITS", 3, "is a file; an artifact is the folder that `graphprune compile` writes"),
+        ("bench DIGITS --rpc board:9090", 2, "--rpc is for devices with a server of TVM's: give --backend tvm"),
         ("bench DIGITS --gate", 2, "--gate compares others with the first model"),
         ("bench DIGITS FOLDER", 3, "no artifact"),
     ],

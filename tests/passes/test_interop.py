@@ -32,6 +32,11 @@ def test_what_cannot_be_met_is_an_error() -> None:
     assert "out of reach" in f"{caught.value}{caught.value.__cause__}"
 
 
+def test_other_options_are_refused_by_name() -> None:
+    with pytest.raises(UsageError, match="PruneIrPass has no option 'threads'; it has: verify, context, ratio, macs"):
+        PruneIrPass(macs="50%", threads=1)
+
+
 def test_options_of_a_latency_are_spelled_like_others() -> None:
     steps = parse_pipeline("canonicalize, prune{latency=50% round-to=auto}")
     assert steps[1] == Prune(latency="50%", round_to="auto")

@@ -8,7 +8,6 @@ import pytest
 from made_up_machine import images
 
 from graphprune import passes
-from graphprune.backends.latency.inputs import typical_inputs
 from graphprune.backends.latency.kernels import Kernel, kernels_of, outside
 from graphprune.backends.latency.operators import signature, single
 from graphprune.backends.latency.tables import is_joint, level_widths
@@ -99,13 +98,6 @@ def test_signatures_tell_shapes_and_attributes_and_nothing_else(
     assert signature(second, (24, 8)) == signature(third, (24, 8)) != signature(second, (24, 16))
     assert "float[1x24x8x8]" in signature(second, (24, 8))
     assert len({signature(kernel, kernel.full) for kernel in kernels}) == len(kernels)
-
-
-def test_typical_inputs_are_those_that_costs_are_for() -> None:
-    model = images("g (float[N, 3, H, W] x, float[N, T] t) => (float[N, T] y) { y = Relu(t) }")
-    feeds = typical_inputs(model)
-    assert {name: array.shape for name, array in feeds.items()} == {"x": (1, 3, 224, 224), "t": (1, 128)}
-    assert typical_inputs(model, {"T": 5})["t"].shape == (1, 5)
 
 
 def test_what_no_table_can_tell_is_named() -> None:

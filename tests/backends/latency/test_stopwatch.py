@@ -256,6 +256,10 @@ def test_an_unmet_latency_says_how_far_it_got(machine: Machine, run: Run, tmp_pa
         (("--latency", "50%", "--backend", "abacus"), "there is no backend 'abacus'"),
         (("--ratio", "0.5", "--backend", "abacus"), "there is no backend 'abacus'"),
         (("--ratio", "0.5", "--target", "moon"), "has no target 'moon'; it has: cpu, cuda"),
+        (("--macs", "50%", "--rpc", "board:9090"), "rpc (--rpc) is for measuring, and nothing is measured"),
+        (("--macs", "50%", "--measure-seconds", "3"), "measure_seconds (--measure-seconds) is for measuring"),
+        (("--macs", "50%", "--target", "cuda"), "target cuda (--target) is for measuring, and nothing is measured"),
+        (("--macs", "50%", "--allow-slower"), "allow_slower (--allow-slower) is for the gate"),
         (("--latency", "50%", "--scope", "local"), "scope local gives each group the same share"),
     ],
 )
