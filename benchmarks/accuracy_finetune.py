@@ -48,6 +48,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--distill", type=float, default=0.0, help="share of the loss that is divergence from dense")
     parser.add_argument("--limit", type=int, help="use this many training images only")
     parser.add_argument("--test", type=int, help="use this many test images only")
+    parser.add_argument("--every", type=int, default=1, help="evaluate after so many epochs, and after the last")
     parser.add_argument(
         "--eager", action="store_true", help="launch each operation by itself, neither recorded nor compiled"
     )
@@ -163,10 +164,10 @@ def trained_for(
     options: argparse.Namespace,
     path: Path,
     teacher: nn.Module | None = None,
-) -> list[float]:
-    """Train, going on from the checkpoint ``path``; return the accuracies after each epoch."""
+) -> list[float | None]:
+    """Train, going on from the checkpoint ``path``; return the accuracies after epochs, None where nobody asked."""
     optimizer = torch.optim.SGD(network.parameters(), lr=options.rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    curve: list[float] = []
+    curve: list[float | None] = []
     if path.exists():
         stored = torch.load(path, map_location=data.labels.device, weights_only=True)
         network.load_state_dict(stored["network"])
@@ -189,13 +190,15 @@ def trained_for(
                 group["lr"] = options.rate * min(done / 0.15, (1 - done) / 0.85)
             gradients(order[step * batch : (step + 1) * batch])
             optimizer.step()
-        curve.append(accuracy(network, test))
+        asked = epoch + 1 == epochs or not (epoch + 1) % options.every
+        curve.append(accuracy(network, test) if asked else None)
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".new")
         torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "curve": curve}, beside)
         beside.replace(path)
         seconds = time.perf_counter() - start
-        print(f"{path.stem} {epoch + 1}/{epochs}: {100 * curve[-1]:.2f} %, {seconds:.1f} s", flush=True)
+        told = "" if curve[-1] is None else f"{100 * curve[-1]:.2f} %, "
+        print(f"{path.stem} {epoch + 1}/{epochs}: {told}{seconds:.1f} s", flush=True)
     return curve
 
 
