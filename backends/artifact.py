@@ -170,7 +170,17 @@ def _wrong(document: Mapping[str, Any]) -> str:
     for name, digest in files.items():
         if not isinstance(digest, str) or Path(name).name != name or name in ("", ".", "..", MANIFEST):
             return f"it names the file {name!r}"
+    for name in ("inputs", "outputs"):
+        entries = document.get(name)
+        if not isinstance(entries, list) or not all(map(_is_spec, entries)):
+            return f"its {name} are not described"
     return "" if document["binary"] in files else "it names a binary that is none of its files"
+
+
+def _is_spec(entry: object) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    return all(isinstance(entry.get(name), str) for name in ("name", "dtype")) and isinstance(entry.get("shape"), list)
 
 
 def _latency(measurement: Measurement | None) -> dict[str, Any] | None:

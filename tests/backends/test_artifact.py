@@ -139,6 +139,8 @@ def test_damage_is_told(made: Path, tmp_path: Path) -> None:
         ({"binary": "../secret.onnx"}, "names a binary that is none of its files"),
         ({"files": None}, "lacks what every artifact has"),
         ({"options": {}}, "its manifest is damaged"),
+        ({"inputs": None}, "damaged, its inputs are not described"),
+        ({"outputs": [{"name": "logits"}]}, "damaged, its outputs are not described"),
         ({"backend": "levitation"}, "no backend 'levitation'"),
         ({"target": "moon"}, "no target 'moon'"),
     ]
