@@ -67,9 +67,9 @@ def race(
     A model is whatever the backend compiles, an artifact the path of its folder.
 
     Without ``inputs`` random ones are made (one sample, where the batch is open), for the first model whose inputs all
-    others take; where there is none, each has its own, and a note says so. ``pin`` keeps the work on as many processors
-    as it has ``threads``, where the system allows it. ``loads`` and ``repeats`` are those of :func:`in_turns`. ``dims``
-    sets symbolic dimensions by name; ``options`` are the backend's.
+    others take; where there is none, models that do not take those of the first run on their own, and a note says so.
+    ``pin`` keeps the work on as many processors as it has ``threads``, where the system allows it. ``loads`` and
+    ``repeats`` are those of :func:`in_turns`. ``dims`` sets symbolic dimensions by name; ``options`` are the backend's.
 
     Raises:
         ModelError: a model does not load or run.

@@ -20,7 +20,9 @@ def deferred() -> Iterator[None]:
         yield
         return
     arrived: list[int] = []
-    before = {number: signal.getsignal(number) for number in KEPT}
+    # One that is ignored stays so, the system's own ends the process anyway, and one of another language is not ours.
+    handlers = {number: signal.getsignal(number) for number in KEPT}
+    before = {number: handler for number, handler in handlers.items() if callable(handler)}
 
     def keep(number: int, frame: FrameType | None) -> None:
         if arrived:
@@ -28,9 +30,8 @@ def deferred() -> Iterator[None]:
             signal.raise_signal(number)
         arrived.append(number)
 
-    for number, handler in before.items():
-        if callable(handler):  # one that is ignored stays so, and the system's own ends the process anyway
-            signal.signal(number, keep)
+    for number in before:
+        signal.signal(number, keep)
     try:
         yield
     finally:
