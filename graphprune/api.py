@@ -198,8 +198,6 @@ def prune(
     )
     if isinstance(calibration, Iterator):  # it may be read more than once
         calibration = list(calibration)
-    if metric is not None and evaluation is None and calibration is None:
-        raise UsageError("a metric is measured on data: give evaluation=..., or calibration=... with labels")
     data: dict[str, object] = {"calibration": calibration, "loss": loss, "evaluation": evaluation, "metric": metric}
     if criterion is not None and not isinstance(criterion, str):
         data["criterion"] = criterion
@@ -236,6 +234,8 @@ def prune(
         said: dict[str, Any] = {"criterion": criterion, "normalize": normalize}
         asked = dataclasses.replace(asked, **{name: value for name, value in said.items() if value is not None})
         steps = _filled(passes.parse_pipeline(pipeline), asked)
+    if metric is not None and evaluation is None and calibration is None:
+        raise UsageError("a metric is measured on data: give evaluation=..., or calibration=... with labels")
     clocked = Clocked(backend, target, threads, dims, seed, measure_seconds, progress, rpc)
     gated = any(isinstance(step, Prune) and step.latency for step in steps) if gate is None else gate
     data.update(clocked.data(steps, gated, settled=gate is False))

@@ -80,6 +80,15 @@ def test_made_up_inputs_are_said(model: Path) -> None:
     assert found.evaluation.fidelity.synthetic
 
 
+def test_a_metric_without_labels_is_measured_on_made_up_inputs(model: Path) -> None:
+    found = graphprune.prune(model, ratio=0.5, recipe="no-data", metric=lambda outputs, targets: float(outputs[0].size))
+    assert found.evaluation is not None
+    assert found.evaluation.metric is not None
+    assert found.evaluation.metric.dense == found.evaluation.metric.slim > 0
+    with pytest.raises(UsageError, match="--metric accuracy needs labels, and synthetic inputs have none"):
+        graphprune.prune(model, ratio=0.5, recipe="no-data", metric="accuracy")
+
+
 def test_how_many_inputs_are_made_up() -> None:
     """As many as the size of the network allows."""
     canonical = ir.from_proto(resnet18(tiny=True))
