@@ -136,7 +136,14 @@ class Measurement:
     device: str | None = None
 
     def comparison(self, index: int, base: int = 0) -> Comparison:
-        """How much faster the thing at ``index`` is than the one at ``base``."""
+        """How much faster the thing at ``index`` is than the one at ``base``.
+
+        Raises:
+            UsageError: they ran on different inputs.
+        """
+        if not self.comparable(index, base):
+            ours, theirs = spelled(self.inputs[index]), spelled(self.inputs[base])
+            raise UsageError(f"{ours} and {theirs} are different work, so that times compare nothing: give --dims")
         return compare_times(self.timings[base].times, self.timings[index].times, loads=self.loads)
 
     def comparable(self, index: int, base: int = 0) -> bool:

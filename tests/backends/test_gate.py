@@ -39,7 +39,7 @@ def test_models_and_artifacts_race(tmp_path: Path) -> None:
 
 
 def test_what_is_slower_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, other = product(tmp_path / "first.onnx", 8), product(tmp_path / "other.onnx", 16)
+    first, other = product(tmp_path / "first.onnx", 8), product(tmp_path / "other.onnx", 8, 16)
     taking(monkeypatch, race, 3e-3, 1e-3)
     assert faster(first, other, threads=1, repeats=10).low == pytest.approx(3)
     taking(monkeypatch, race, 1e-3, 3e-3)
@@ -67,6 +67,8 @@ def test_all_get_the_same_inputs_where_that_is_possible(tmp_path: Path) -> None:
     assert found.measurement.to_dict()["inputs"] is None
     mixed = race.race([free, narrow, fixed], threads=1, repeats=2, loads=1).measurement
     assert [mixed.comparable(place) for place in range(3)] == [True, False, True]
+    with pytest.raises(UsageError, match="x 1x4 and x 1x8 are different work"):
+        gate.faster(free, narrow, threads=1, repeats=2)
     both = race.race([free, fixed], threads=1, repeats=2, loads=1)
     assert both.notes == ()
     assert both.measurement.inputs == ({"x": (1, 8)},) * 2
